@@ -1,0 +1,126 @@
+"""The release manifest: what was published, what it came from, and a hash of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from contracts.reading import ContractError, Strict, read_json
+
+RELEASE_NAME = re.compile(r"^r[0-9]{4,}$")
+MANIFEST = "manifest.json"
+
+
+class Parents(Strict, kw_only=True):
+    """Lineage: the release this came from, the anchor it started from, the DPO reference."""
+
+    release: str | None = None
+    anchor: str | None = None
+    reference_sha256: str | None = None
+
+
+class DataVersion(Strict, kw_only=True):
+    """What it was trained on: a dataset with its fingerprint, or a range of table versions."""
+
+    dataset: str
+    fingerprint: str
+    first_version: int | None = None
+    last_version: int | None = None
+
+
+class Gate(Strict, kw_only=True):
+    """One check that a release had to pass."""
+
+    name: str
+    passed: bool
+    value: float
+    limit: float
+    detail: str = ""
+
+
+class Engine(Strict, kw_only=True):
+    """How one engine file was built and what it needs to run."""
+
+    part: Literal["encoder", "decoder"]
+    format: Literal["torchscript", "tensorrt", "aotinductor"]
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    backend: str
+    file: str
+    versions: dict[str, str]
+    compute_capability: str | None = None
+    container: str | None = None
+
+
+class ReleaseManifest(Strict, kw_only=True):
+    """``manifest.json`` of a release directory.
+
+    Attributes:
+        name: r0001, r0002, ...
+        list_size, heads: n and H, fixed when the engines were made.
+        settings: the typed settings of the run, as plain data.
+        files: path relative to the manifest -> SHA-256 of the content, of every other file.
+    """
+
+    version: Literal[1] = 1
+    name: str
+    created: str
+    parents: Parents
+    data: DataVersion
+    feature_spec_sha256: str
+    list_size: int
+    heads: int
+    profile: Literal["cpu", "gpu", "tensorrt"]
+    settings: dict[str, Any]
+    gates: tuple[Gate, ...]
+    engines: tuple[Engine, ...]
+    files: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if not RELEASE_NAME.match(self.name):
+            raise ValueError(f"name {self.name!r}; allowed: r and at least four digits")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def verify_release(folder: Path) -> ReleaseManifest:
+    """Read a release's manifest and check every file against it.
+
+    Raises:
+        ContractError: no manifest, a file that is missing, altered, or not in the manifest.
+    """
+    manifest = read_json(folder / MANIFEST, ReleaseManifest)
+    present = {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != MANIFEST and "__pycache__" not in path.parts
+    }
+    for extra in sorted(present - set(manifest.files)):
+        raise ContractError(f"{folder}: {extra} is not in the manifest; publish again")
+    for name, expected in sorted(manifest.files.items()):
+        path = folder / name
+        if not path.is_file():
+            raise ContractError(f"{folder}: {name} is missing; publish again")
+        found = file_sha256(path)
+        if found != expected:
+            raise ContractError(
+                f"{folder}: {name} was altered (manifest {expected[:12]}, found {found[:12]}); "
+                "the release must not be served; publish again"
+            )
+    return manifest
+
+
+def settings_of(struct: msgspec.Struct) -> dict[str, Any]:
+    """A settings struct as the plain data that a manifest stores."""
+    plain: dict[str, Any] = msgspec.to_builtins(struct)
+    return plain
