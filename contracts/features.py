@@ -20,7 +20,7 @@ MAX_CANDIDATES = 512
 _NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 
 
-class Categorical(Strict, kw_only=True):
+class Categorical(Strict, kw_only=True, frozen=True):
     """A categorical feature: hashed into ``buckets``, or looked up in ``vocabulary``.
 
     The reserved name ``item`` (item side) reads the candidate's own id and ``user`` (user side)
@@ -50,7 +50,7 @@ class Categorical(Strict, kw_only=True):
         return (values or 0) + FIRST_VALUE
 
 
-class Dense(Strict, kw_only=True):
+class Dense(Strict, kw_only=True, frozen=True):
     """A number, transformed and then standardised: ``(transform(x) - mean) / std``."""
 
     name: str
@@ -66,7 +66,7 @@ class Dense(Strict, kw_only=True):
             raise ValueError(f"feature {self.name}: std must be finite and above 0")
 
 
-class FeatureGroup(Strict, kw_only=True):
+class FeatureGroup(Strict, kw_only=True, frozen=True):
     """The features of one side (user or item), in the order of their tensor columns."""
 
     categorical: tuple[Categorical, ...] = ()
@@ -89,7 +89,7 @@ class FeatureGroup(Strict, kw_only=True):
         return 2 * max(1, len(self.dense))
 
 
-class FeedbackKind(Strict, kw_only=True):
+class FeedbackKind(Strict, kw_only=True, frozen=True):
     """What a user can do with a shown item: binary (0 or 1) or continuous (>= 0)."""
 
     kind: str
@@ -99,7 +99,7 @@ class FeedbackKind(Strict, kw_only=True):
         _check_name(self.kind)
 
 
-class FeatureSpec(Strict, kw_only=True):
+class FeatureSpec(Strict, kw_only=True, frozen=True):
     """Everything that turns a request into tensors, and what feedback means.
 
     Attributes:

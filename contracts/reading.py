@@ -23,7 +23,7 @@ class ContractError(ValueError):
 class Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Base of every struct that is read from a file: immutable, and unknown fields are errors.
 
-    Subclasses say ``kw_only=True`` themselves: msgspec does not inherit it.
+    Subclasses repeat ``kw_only=True`` (msgspec does not inherit it) and ``frozen=True`` (for mypy).
     """
 
 

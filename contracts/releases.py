@@ -15,7 +15,7 @@ RELEASE_NAME = re.compile(r"^r[0-9]{4,}$")
 MANIFEST = "manifest.json"
 
 
-class Parents(Strict, kw_only=True):
+class Parents(Strict, kw_only=True, frozen=True):
     """Lineage: the release this came from, the anchor it started from, the DPO reference."""
 
     release: str | None = None
@@ -23,7 +23,7 @@ class Parents(Strict, kw_only=True):
     reference_sha256: str | None = None
 
 
-class DataVersion(Strict, kw_only=True):
+class DataVersion(Strict, kw_only=True, frozen=True):
     """What it was trained on: a dataset with its fingerprint, or a range of table versions."""
 
     dataset: str
@@ -32,7 +32,7 @@ class DataVersion(Strict, kw_only=True):
     last_version: int | None = None
 
 
-class Gate(Strict, kw_only=True):
+class Gate(Strict, kw_only=True, frozen=True):
     """One check that a release had to pass."""
 
     name: str
@@ -42,7 +42,7 @@ class Gate(Strict, kw_only=True):
     detail: str = ""
 
 
-class Engine(Strict, kw_only=True):
+class Engine(Strict, kw_only=True, frozen=True):
     """How one engine file was built and what it needs to run."""
 
     part: Literal["encoder", "decoder"]
@@ -55,7 +55,7 @@ class Engine(Strict, kw_only=True):
     container: str | None = None
 
 
-class ReleaseManifest(Strict, kw_only=True):
+class ReleaseManifest(Strict, kw_only=True, frozen=True):
     """``manifest.json`` of a release directory.
 
     Attributes:

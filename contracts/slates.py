@@ -13,7 +13,7 @@ from contracts.reading import Strict
 Scalar = Union[str, bool, int, float, None]
 
 
-class Candidate(Strict, kw_only=True):
+class Candidate(Strict, kw_only=True, frozen=True):
     """One item that the previous ranking stage hands over."""
 
     item: str
@@ -21,7 +21,7 @@ class Candidate(Strict, kw_only=True):
     score: float | None = None
 
 
-class RerankRequest(Strict, kw_only=True):
+class RerankRequest(Strict, kw_only=True, frozen=True):
     """A user and candidates in the order of the previous stage (the given order)."""
 
     request_id: str
@@ -31,7 +31,7 @@ class RerankRequest(Strict, kw_only=True):
     surface: str = ""
 
 
-class Feedback(Strict, kw_only=True):
+class Feedback(Strict, kw_only=True, frozen=True):
     """What a user did with the item at ``position`` (from 0) of the shown list; time in ms."""
 
     position: int
@@ -40,7 +40,7 @@ class Feedback(Strict, kw_only=True):
     time: int
 
 
-class Slate(Strict, kw_only=True):
+class Slate(Strict, kw_only=True, frozen=True):
     """One shown list with its feedback: the row of the feedback table, the sample of training.
 
     Attributes:
