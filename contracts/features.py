@@ -73,7 +73,7 @@ class FeatureGroup(Strict, kw_only=True, frozen=True):
     dense: tuple[Dense, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [feature.name for feature in (*self.categorical, *self.dense)]
+        names = [f.name for f in self.categorical] + [f.name for f in self.dense]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"feature named twice: {', '.join(twice)}")
