@@ -1,0 +1,178 @@
+"""Typed settings of training. One YAML file for each source lies beside this module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from contracts.reading import Strict, read_yaml
+
+
+def _check(ok: bool, text: str) -> None:
+    if not ok:
+        raise ValueError(text)
+
+
+class ModelSettings(Strict, kw_only=True, frozen=True):
+    """Gen-Reranker. The paper fixes 4 + 4 layers and H = 4; the rest is open (paper_index.md).
+
+    Attributes:
+        width: D.
+        attention_heads, feed_forward: of every block; feed_forward as a multiple of D.
+        heads: H, the items decoded in one pass.
+        cross_attention: whether the decoder looks at Z besides its own prefix.
+        prior: what is added to the matching logits of Eq. 5. ``position`` is a learned weight
+            for each given position, initialised to ``-prior_slope * position``: an untrained
+            model then gives the given order back.
+    """
+
+    width: int = 64
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    attention_heads: int = 4
+    feed_forward: int = 2
+    heads: int = 4
+    cross_attention: bool = True
+    dropout: float = 0.0
+    prior: Literal["none", "position"] = "position"
+    prior_slope: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(self.width >= 1 and self.attention_heads >= 1, "width and heads must be positive")
+        _check(self.width % self.attention_heads == 0, "attention_heads must divide width")
+        _check(self.encoder_layers >= 1 and self.decoder_layers >= 1, "at least one layer each")
+        _check(1 <= self.heads <= 16, f"heads (H) is {self.heads}; allowed: 1 to 16")
+        _check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
+
+
+class OptimSettings(Strict, kw_only=True, frozen=True):
+    """AdamW with a linear warm-up and cosine decay to a tenth.
+
+    Attributes:
+        patience: stop after so many epochs without a better held-out score; 0 never stops.
+        precision: ``auto`` is bf16 autocast where the device has it, else fp32.
+    """
+
+    epochs: int = 4
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warm_up_steps: int = 50
+    clip_norm: float = 1.0
+    patience: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 0 and self.batch_size >= 1, "epochs >= 0 and batch_size >= 1")
+        _check(self.learning_rate > 0, "learning_rate must be above 0")
+
+
+class PretrainSettings(Strict, kw_only=True, frozen=True):
+    """Pre-training: L_omtp = lambda_n L_n + lambda_o L_o, and a warm-up on the given order.
+
+    Attributes:
+        given_epochs: epochs on the previous stage's order before the exposure order.
+        order_score: S of L_o. ``feedback`` is the NDCG of the window's feedback, with agreement
+            with the exposure order where the window has none; ``exposure`` is always the latter.
+        lambda_pointwise: weight of a pointwise loss of the utility on Z (0: none).
+        max_permutations: windows with more permutations use a random subset of this size.
+    """
+
+    optim: OptimSettings = OptimSettings()
+    given_epochs: int = 1
+    lambda_n: float = 1.0
+    lambda_o: float = 0.1
+    lambda_pointwise: float = 0.0
+    order_score: Literal["feedback", "exposure"] = "feedback"
+    max_permutations: int = 24
+
+
+class EvaluatorSettings(Strict, kw_only=True, frozen=True):
+    """The listwise evaluator that labels ``policy`` pairs; it never serves.
+
+    Attributes:
+        min_gain: labels are refused unless the held-out log-loss (or squared error) is below
+            that of the rate at each position by this share.
+    """
+
+    optim: OptimSettings = OptimSettings(epochs=6, learning_rate=2e-3, patience=2)
+    width: int = 48
+    layers: int = 2
+    attention_heads: int = 4
+    min_gain: float = 0.005
+
+
+class PairSettings(Strict, kw_only=True, frozen=True):
+    """Where preference pairs come from.
+
+    Attributes:
+        source: ``exposure`` is Eq. 7 (winner: the shown list sorted by S, loser: as shown);
+            ``mirrored`` has as loser the list sorted with as many random items in the place of
+            those with feedback; ``policy`` draws lists from the policy and an evaluator ranks them.
+        alpha, gamma: S_i = alpha / P_i + gamma * U_i (Eq. 7).
+        draws, temperature: lists drawn for each request, and how freely (``policy``).
+    """
+
+    source: Literal["exposure", "mirrored", "policy"] = "policy"
+    alpha: float = 1.0
+    gamma: float = 1.0
+    draws: int = 6
+    temperature: float = 1.0
+    evaluator: EvaluatorSettings = EvaluatorSettings()
+
+
+class PostTrainSettings(Strict, kw_only=True, frozen=True):
+    """Rerank-DPO (Eq. 8).
+
+    Attributes:
+        likelihood: an added term against likelihood displacement. ``nll`` adds the mean negative
+            log-probability of the chosen list's items; ``dpop`` the fall of the chosen list
+            below the reference (arXiv 2402.13228).
+        length: log pi(Y) as a ``sum`` over the list (Eq. 4) or as a ``mean`` over its items, so
+            that lists of different lengths weigh alike.
+        collapse_nats: the alarm: mean fall of the chosen list's log-probability below the
+            reference, in nats a list, at which training is stopped as collapsed.
+    """
+
+    optim: OptimSettings = OptimSettings(epochs=3, learning_rate=3e-4)
+    pairs: PairSettings = PairSettings()
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    likelihood: Literal["none", "nll", "dpop"] = "nll"
+    likelihood_weight: float = 0.1
+    length: Literal["sum", "mean"] = "sum"
+    collapse_nats: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check(self.beta > 0, "beta must be above 0")
+        _check(0 <= self.label_smoothing < 0.5, "label_smoothing must be in [0, 0.5)")
+
+
+class TrainingSettings(Strict, kw_only=True, frozen=True):
+    """All settings of a run."""
+
+    seed: int = 0
+    model: ModelSettings = ModelSettings()
+    pretrain: PretrainSettings = PretrainSettings()
+    post_train: PostTrainSettings = PostTrainSettings()
+
+
+def read_settings(path: str | Path) -> TrainingSettings:
+    """Read a settings file; raises ContractError that names the file and the field."""
+    return read_yaml(path, TrainingSettings)
+
+
+def override(settings: TrainingSettings, changes: dict[str, object]) -> TrainingSettings:
+    """A copy with dotted fields replaced, e.g. ``{"post_train.beta": 1.0}``."""
+    plain = msgspec.to_builtins(settings)
+    for dotted, value in changes.items():
+        *parents, leaf = dotted.split(".")
+        node = plain
+        for parent in parents:
+            node = node[parent]
+        if leaf not in node:
+            raise ValueError(f"no setting {dotted}; allowed here: {', '.join(node)}")
+        node[leaf] = value
+    return msgspec.convert(plain, TrainingSettings, strict=False)

@@ -1,0 +1,62 @@
+"""The choice of one item from scores, greedy or sampled, written for TorchScript.
+
+Axes: B batch, M candidates.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from training.model.layers import is_free
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 (Steele et al. 2014) on int64; shifts made logical by masks."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+def gumbel(seed_B1: Tensor, step: int, candidates: int) -> Tensor:
+    """Gumbel(0, 1) noise [B, M], a pure function of (seed, step, candidate index).
+
+    Counter-based, so a request's draw is the same alone, in any batch and in any padding.
+    """
+    index = torch.arange(candidates, device=seed_B1.device) + step * 4096 + 1
+    bits = _mix(_mix(seed_B1) + index * -7046029254386353131)
+    uniform = (((bits >> 11) & 0x1FFFFFFFFFFFFF).double() + 0.5) / 9007199254740992.0
+    return -torch.log(-torch.log(uniform)).float()
+
+
+def choose(
+    scores_BM: Tensor, temperature_B1: Tensor, seed_B1: Tensor, step: int, sampling: bool
+) -> tuple[Tensor, Tensor]:
+    """Pick a candidate for each row.
+
+    Args:
+        scores_BM: logits, BLOCKED (or less) where a candidate may not be chosen.
+        temperature_B1: 0 is greedy; above 0 draws from softmax(scores / temperature).
+        sampling: whether any temperature is above 0.
+
+    Returns:
+        item int64 [B], -1 where nothing is free; log_prob [B], under the temperature where one is
+        set, 0 where nothing is free.
+    """
+    if sampling:
+        warm = temperature_B1 > 0
+        scaled = scores_BM / torch.where(warm, temperature_B1, torch.ones_like(temperature_B1))
+        noise = gumbel(seed_B1, step, scores_BM.size(1))
+        item = torch.where(warm, scaled + noise, scaled).argmax(dim=1, keepdim=True)
+    else:
+        scaled = scores_BM
+        item = scores_BM.argmax(dim=1, keepdim=True)
+    log_prob = scaled.gather(1, item) - scaled.logsumexp(dim=1, keepdim=True)
+    free = is_free(scores_BM.gather(1, item))
+    item = torch.where(free, item, torch.full_like(item, -1))
+    return item.squeeze(1), torch.where(free, log_prob, torch.zeros_like(log_prob)).squeeze(1)
+
+
+def block(bias_BM: Tensor, item_B: Tensor) -> Tensor:
+    """The bias with the chosen items blocked; -1 blocks nothing new (nothing is free there)."""
+    return bias_BM.scatter(1, item_B.clamp(min=0).unsqueeze(1), -1e9)  # BLOCKED

@@ -1,0 +1,77 @@
+"""OMTP decoding: H items a pass, chosen items masked; with block 1, one item a pass.
+
+Axes: B batch, M candidates, n list size, H heads, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from training.decoding.choice import block, choose
+from training.model.decoder import Decoder
+from training.model.layers import causal_mask
+
+
+class OmtpDecode(nn.Module):
+    """Decodes n items in ceil(n / block) passes; block = H is OMTP, block = 1 one at a time.
+
+    n and the block are fixed when the module is made. TorchScript compiles it, and training
+    samples from it: what is trained, evaluated and served is this code.
+    """
+
+    def __init__(self, decoder: Decoder, list_size: int, block: int | None = None) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.list_size = list_size
+        self.block = decoder.heads if block is None else block
+        if not 1 <= self.block <= decoder.heads:
+            raise ValueError(f"block is {self.block}; allowed: 1 to {decoder.heads} (H)")
+
+    def forward(
+        self, z_BMD: Tensor, prior_BM: Tensor, temperature_B1: Tensor, seed_B1: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode a list for each row.
+
+        Args:
+            z_BMD, prior_BM: of the encoder.
+            temperature_B1: float32; 0 is greedy. seed_B1: int64; read where temperature > 0.
+
+        Returns:
+            order int32 [B, n] (candidate indices, -1 once all are shown), log_prob float32
+            [B, n] (0 there), passes int32 [B, 1].
+        """
+        batch = z_BMD.size(0)
+        sampling = bool((temperature_B1 > 0).any())
+        memory = self.decoder.memory(z_BMD)
+        cache = self.decoder.empty_cache(z_BMD)
+        x_BTD = self.decoder.first(batch)
+        bias_BM = prior_BM
+        orders: list[Tensor] = []
+        log_probs: list[Tensor] = []
+        passes = 0
+        while len(orders) < self.list_size:
+            mask = causal_mask(cache[0][0].size(2), x_BTD.size(1), z_BMD.device)
+            h_BTD, cache = self.decoder(x_BTD, cache, memory, prior_BM, mask.to(z_BMD.dtype))
+            passes += 1
+            queries_BHD = self.decoder.queries(h_BTD[:, -1:])[:, 0]
+            logits_BHM = queries_BHD @ z_BMD.transpose(1, 2)
+            first = len(orders)
+            for head in range(min(self.block, self.list_size - first)):
+                item, log_prob = choose(
+                    logits_BHM[:, head] + bias_BM,
+                    temperature_B1,
+                    seed_B1,
+                    first + head,
+                    sampling,
+                )
+                bias_BM = block(bias_BM, item)
+                orders.append(item)
+                log_probs.append(log_prob)
+            place = torch.arange(first + 1, len(orders) + 1, device=z_BMD.device)
+            x_BTD = self.decoder.embed(z_BMD, torch.stack(orders[first:], dim=1), place)
+        return (
+            torch.stack(orders, dim=1).int(),
+            torch.stack(log_probs, dim=1).float(),
+            torch.full([batch, 1], passes, dtype=torch.int32, device=z_BMD.device),
+        )

@@ -1,0 +1,107 @@
+"""The decoder of Gen-Reranker: a causal Transformer over [BOS], y_1, y_2, ... with H heads.
+
+Axes: B batch, T newest tokens, N list positions, H heads, M candidates, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from contracts.features import MAX_CANDIDATES
+from training.model.layers import DecoderLayer, block_where, is_free
+from training.settings import ModelSettings
+
+
+class Decoder(nn.Module):
+    """Hidden states h_t and the queries of the H heads.
+
+    Head i at h_t asks for y_{t+i}: its logits are q_{t,i} . z_j / sqrt(D) + prior_j over the m
+    candidates of the request (Eq. 5; the scaling and the prior are ours, docs/paper_index.md).
+    """
+
+    def __init__(self, settings: ModelSettings, max_list: int = 64) -> None:
+        super().__init__()
+        width = settings.width
+        self.width = width
+        self.heads = settings.heads
+        self.attention_heads = settings.attention_heads
+        self.bos = nn.Parameter(torch.randn(width) * 0.02)
+        self.token = nn.Linear(width, width)
+        self.position = nn.Embedding(min(max_list, MAX_CANDIDATES) + 1, width)
+        nn.init.normal_(self.position.weight, std=0.02)
+        self.norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(
+            DecoderLayer(
+                width,
+                settings.attention_heads,
+                settings.feed_forward,
+                settings.dropout,
+                settings.cross_attention,
+            )
+            for _ in range(settings.decoder_layers)
+        )
+        self.query = nn.Linear(width, settings.heads * width)
+        # Small, so that the untrained policy is the prior's.
+        nn.init.normal_(self.query.weight, std=0.02 / math.sqrt(width))
+        nn.init.zeros_(self.query.bias)
+
+    def memory(self, z_BMD: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of Z for each layer: what every pass needs, computed once."""
+        out: list[tuple[Tensor, Tensor]] = []
+        for layer in self.layers:
+            if layer.cross:
+                out.append(layer.cross_attention.project(z_BMD))  # type: ignore[union-attr,operator]
+            else:
+                out.append((z_BMD, z_BMD))
+        return out
+
+    def empty_cache(self, z_BMD: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """A key/value cache of length 0 for each layer."""
+        size = [z_BMD.size(0), self.attention_heads, 0, self.width // self.attention_heads]
+        return [(z_BMD.new_zeros(size), z_BMD.new_zeros(size)) for _ in self.layers]
+
+    def first(self, batch: int) -> Tensor:
+        """The input [B, 1, D] of the first pass: [BOS]."""
+        return (self.bos + self.position.weight[0]).expand(batch, 1, -1)
+
+    def embed(self, z_BMD: Tensor, items_BT: Tensor, place: Tensor) -> Tensor:
+        """Inputs [B, T, D] of chosen items; ``place`` [T] or [B, T] is their position, from 1."""
+        index = items_BT.clamp(min=0).long().unsqueeze(-1).expand(-1, -1, z_BMD.size(-1))
+        embedded: Tensor = self.token(z_BMD.gather(1, index)) + self.position(place)
+        return embedded
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        cache: list[tuple[Tensor, Tensor]],
+        memory: list[tuple[Tensor, Tensor]],
+        prior_BM: Tensor,
+        mask: Tensor,
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Run T new tokens after the S in the cache.
+
+        Args:
+            mask: additive [T, S + T], or [B, 1, T, S + T] where rows differ in what they keep.
+
+        Returns:
+            h_BTD and the cache with the new tokens appended.
+        """
+        memory_mask = block_where(torch.zeros_like(prior_BM), ~is_free(prior_BM))
+        memory_mask = memory_mask.unsqueeze(1).unsqueeze(1)
+        h_BTD = self.norm(x_BTD)
+        longer: list[tuple[Tensor, Tensor]] = []
+        for index, layer in enumerate(self.layers):
+            key, value = layer.attention.project(h_BTD)  # type: ignore[union-attr,operator]
+            key = torch.cat([cache[index][0], key], dim=2)
+            value = torch.cat([cache[index][1], value], dim=2)
+            longer.append((key, value))
+            h_BTD = layer(h_BTD, key, value, mask, memory[index], memory_mask)
+        return h_BTD, longer
+
+    def queries(self, h_BTD: Tensor) -> Tensor:
+        """The heads' queries [B, T, H, D], scaled."""
+        q: Tensor = self.query(h_BTD) / math.sqrt(self.width)
+        return q.view(q.size(0), q.size(1), self.heads, self.width)

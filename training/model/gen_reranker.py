@@ -1,0 +1,73 @@
+"""Gen-Reranker (arXiv 2510.25220): encoder, causal decoder, H heads, dynamic matching.
+
+Axes: B batch, M candidates, N list positions, H heads, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from contracts.features import FeatureSpec
+from training.data.batch import Batch
+from training.model.decoder import Decoder
+from training.model.encoder import Encoder
+from training.model.layers import causal_mask
+from training.settings import ModelSettings
+
+
+class GenReranker(nn.Module):
+    """The policy. Training calls the methods below; serving exports encoder and decoder apart."""
+
+    def __init__(self, spec: FeatureSpec, settings: ModelSettings) -> None:
+        super().__init__()
+        self.spec = spec
+        self.settings = settings
+        self.encoder = Encoder(spec, settings)
+        self.decoder = Decoder(settings)
+        #: Pointwise utility of a candidate, read off Z; an auxiliary task of pre-training.
+        self.relevance = nn.Linear(settings.width, 1)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """z_BMD and prior_BM of a batch of requests."""
+        z, prior = self.encoder(
+            batch.item_cat, batch.item_dense, batch.user_cat, batch.user_dense, batch.count
+        )
+        return z, prior
+
+    def hidden(self, z_BMD: Tensor, prior_BM: Tensor, lists_BN: Tensor) -> Tensor:
+        """h_0 .. h_{N-1} [B, N, D] under teacher forcing: h_t has seen [BOS], y_1 .. y_t.
+
+        ``lists_BN`` holds candidate indices, -1 after the end of shorter lists; what stands at
+        and after -1 is meaningless and must be masked by the caller.
+        """
+        length = lists_BN.size(1)
+        place = torch.arange(1, length, device=z_BMD.device)
+        chosen = self.decoder.embed(z_BMD, lists_BN[:, :-1], place)
+        x = torch.cat([self.decoder.first(z_BMD.size(0)), chosen], dim=1)
+        mask = causal_mask(0, length, z_BMD.device)
+        h: Tensor
+        h, _ = self.decoder(
+            x, self.decoder.empty_cache(z_BMD), self.decoder.memory(z_BMD), prior_BM, mask
+        )
+        return h
+
+    def window_logits(self, z_BMD: Tensor, prior_BM: Tensor, lists_BN: Tensor) -> Tensor:
+        """Logits [B, N, H, M]: at [b, t, i] those of head i + 1 at h_t, for y_{t+i+1}."""
+        queries = self.decoder.queries(self.hidden(z_BMD, prior_BM, lists_BN))
+        logits = torch.einsum("bthd,bmd->bthm", queries, z_BMD)
+        return logits + prior_BM[:, None, None, :]
+
+    def block_logits(
+        self, z_BMD: Tensor, prior_BM: Tensor, lists_BN: Tensor, block: int | None = None
+    ) -> Tensor:
+        """Logits [B, N, M] of the factorisation that decoding uses.
+
+        y_k comes from head i of h_t with t = floor((k - 1) / H) * H and i = k - t, as OMTP decodes
+        it. ``block`` = 1 is the one-at-a-time factorisation by head 1 (Eq. 1).
+        """
+        block = block or self.settings.heads
+        queries = self.decoder.queries(self.hidden(z_BMD, prior_BM, lists_BN))
+        k = torch.arange(lists_BN.size(1), device=lists_BN.device)
+        q_BND = queries[:, (k // block) * block, k % block]
+        return q_BND @ z_BMD.transpose(1, 2) + prior_BM.unsqueeze(1)
