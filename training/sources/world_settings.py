@@ -1,0 +1,102 @@
+"""What a simulated world is made of, and the named worlds.
+
+The two presets differ in how good the order is that the reranker receives (``given_noise``) and in
+how much items tire the eye (``fatigue``); docs/data.md gives their measured headroom.
+"""
+
+from __future__ import annotations
+
+from contracts.reading import Strict
+
+
+class WorldSettings(Strict, kw_only=True, frozen=True):
+    """Settings of a world; the world is a pure function of them.
+
+    Attributes:
+        seed: draws the catalogue and the users. Requests have seeds of their own.
+        items, categories, users, segments: sizes.
+        latent: dimension of tastes and items; both are unit vectors.
+        item_spread, taste_spread: length of an item's (a user's) own part beside the unit centre
+            of its category (segment).
+        scale, bias, quality_std, activity_bias: logit of the attractiveness of an item to a user
+            is ``scale * taste . item + quality + activity_bias * activity + bias``.
+        quality_noise: standard deviation of the error in the quality that features show.
+        candidates, list_size: m handed over by the previous stage, n shown by production.
+        retrieval: how strongly retrieval prefers items near the user's taste; 0 is at random.
+        given_noise: standard deviation of the previous stage's error, on the logit scale.
+        logging_temperature: production draws its list from Plackett-Luce over score / temperature.
+        position_bias: examination of position k (from 1) is ``k ** -position_bias``.
+        fatigue, fatigue_window: an item is up to ``fatigue`` less attractive when its like is
+            among the ``fatigue_window`` items shown before it.
+        watch_match, watch_sigma: given a click, the watched part of the video is log-normal with
+            median ``exp(watch_match * (taste . item - 1))`` and log-scale ``watch_sigma``.
+        long_view_seconds: a view is long from here on, or when it reaches the video's end.
+        hide_rate: probability that an examined item without a click is hidden.
+        days: span of simulated time over which the requests are spread.
+    """
+
+    seed: int = 7
+    items: int = 2000
+    categories: int = 20
+    users: int = 4000
+    segments: int = 12
+    latent: int = 16
+    item_spread: float = 0.5
+    taste_spread: float = 0.5
+    scale: float = 3.0
+    bias: float = -1.5
+    quality_std: float = 0.7
+    activity_bias: float = 0.3
+    quality_noise: float = 0.5
+    candidates: int = 30
+    list_size: int = 10
+    retrieval: float = 4.0
+    given_noise: float
+    logging_temperature: float
+    position_bias: float = 0.5
+    fatigue: float
+    fatigue_window: int = 4
+    watch_match: float = 1.5
+    watch_sigma: float = 0.8
+    long_view_seconds: float = 18.0
+    hide_rate: float = 0.01
+    days: float = 10.0
+
+    def __post_init__(self) -> None:
+        whole = ("items", "categories", "users", "segments", "latent", "list_size")
+        for name in whole:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: at least 1")
+        if not self.list_size <= self.candidates <= min(self.items, 512):
+            raise ValueError(
+                f"candidates is {self.candidates}; allowed: list_size ({self.list_size}) to "
+                f"the smaller of items ({self.items}) and 512"
+            )
+        for name in ("logging_temperature", "watch_sigma", "days", "long_view_seconds"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: above 0")
+        for name in ("given_noise", "position_bias", "quality_noise", "quality_std"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 or more")
+        for name in ("fatigue", "hide_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 to 1")
+        if self.fatigue_window < 0:
+            raise ValueError(f"fatigue_window is {self.fatigue_window}; allowed: 0 or more")
+
+
+#: Worlds by name: a poor given order with much fatigue, and a good one with less.
+PRESETS = {
+    "noisy": WorldSettings(
+        item_spread=0.7, retrieval=2.0, given_noise=1.5, logging_temperature=0.5, fatigue=0.8
+    ),
+    "strong": WorldSettings(
+        item_spread=0.35,
+        scale=2.5,
+        bias=-2.0,
+        quality_std=0.5,
+        given_noise=0.45,
+        logging_temperature=0.4,
+        fatigue=0.55,
+    ),
+}
