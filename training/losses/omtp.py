@@ -63,7 +63,8 @@ def _permutations(heads: int, limit: int, generator: torch.Generator | None) -> 
         return torch.cat([table[:1], table[rest]])
     drawn = [torch.arange(heads)]
     drawn += [torch.randperm(heads, generator=generator) for _ in range(limit - 1)]
-    return torch.unique(torch.stack(drawn), dim=0)
+    unique: Tensor = torch.unique(torch.stack(drawn), dim=0)
+    return unique
 
 
 @lru_cache(maxsize=8)
@@ -158,4 +159,5 @@ def _permutation_scores(lists_BN: Tensor, gain_BN: Tensor | None, perms_PH: Tens
 def _windows(values_BN: Tensor, heads: int, fill: float = -1) -> Tensor:
     """[B, N, H]: at [b, t] the values of positions t + 1 .. t + H, ``fill`` beyond the end."""
     pad = values_BN.new_full((values_BN.size(0), heads - 1), fill)
-    return torch.cat([values_BN, pad], dim=1).unfold(1, heads, 1)
+    windows: Tensor = torch.cat([values_BN, pad], dim=1).unfold(1, heads, 1)
+    return windows

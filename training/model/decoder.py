@@ -53,7 +53,7 @@ class Decoder(nn.Module):
         out: list[tuple[Tensor, Tensor]] = []
         for layer in self.layers:
             if layer.cross:
-                out.append(layer.cross_attention.project(z_BMD))  # type: ignore[union-attr,operator]
+                out.append(layer.cross_attention.project(z_BMD))
             else:
                 out.append((z_BMD, z_BMD))
         return out
@@ -94,7 +94,7 @@ class Decoder(nn.Module):
         h_BTD = self.norm(x_BTD)
         longer: list[tuple[Tensor, Tensor]] = []
         for index, layer in enumerate(self.layers):
-            key, value = layer.attention.project(h_BTD)  # type: ignore[union-attr,operator]
+            key, value = layer.attention.project(h_BTD)
             key = torch.cat([cache[index][0], key], dim=2)
             value = torch.cat([cache[index][1], value], dim=2)
             longer.append((key, value))
