@@ -11,9 +11,10 @@ Rules (docs/features.md repeats them for other languages):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import attrgetter, itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -77,9 +78,10 @@ class _Rows(dict[Scalar, int]):
         if value is None:
             return MISSING
         text = str(value)
+        utf8 = text.encode()  # first, so that a vocabulary refuses the same text as buckets do
         if self.buckets is None:
             return self.index.get(text, OUT_OF_VOCABULARY)
-        return FIRST_VALUE + xxhash.xxh64_intdigest(text.encode(), seed=0) % self.buckets
+        return FIRST_VALUE + xxhash.xxh64_intdigest(utf8, seed=0) % self.buckets
 
 
 class FeatureEncoder:
@@ -98,7 +100,8 @@ class FeatureEncoder:
 
         Args:
             requests: at least one, each with 1 to ``spec.max_candidates`` candidates.
-            pad_to: M; without it the smallest bucket of the spec that holds the largest request.
+            pad_to: M, from the largest request to any width; without it the smallest bucket of
+                the spec that holds the largest request.
 
         Raises:
             FeatureError: a refused value, or a number of candidates out of range.
@@ -135,7 +138,7 @@ class FeatureEncoder:
         rows = self._rows[side, feature.name]
         try:
             return np.fromiter(map(rows.__getitem__, values), np.int32, len(values))
-        except UnicodeEncodeError as error:
+        except ValueError as error:  # a lone surrogate, or thousands of digits
             raise FeatureError(f"{side} feature {feature.name}: not valid text: {error}") from error
 
     @staticmethod
@@ -148,7 +151,9 @@ class FeatureEncoder:
                 f"{side} feature {feature.name}: {odd!r} is {type(odd).__name__}; "
                 "allowed: number or missing"
             )
-        missing = np.fromiter((v is None for v in values), bool, len(values))
+        missing = np.zeros(len(values), bool)
+        if type(None) in kinds:
+            missing = np.fromiter((v is None for v in values), bool, len(values))
         try:
             raw = np.array(values, np.float64)
         except OverflowError as error:
@@ -156,7 +161,8 @@ class FeatureEncoder:
         return standardise(side, feature, np.where(missing, 0.0, raw), missing)
 
     def _padding(self, requests: Sequence[RerankRequest], counts: Int32, pad_to: int | None) -> int:
-        limit = self.spec.max_candidates if pad_to is None else pad_to
+        limit = self.spec.max_candidates
+        limit = limit if pad_to is None else min(limit, pad_to)
         for request, count in zip(requests, counts):
             if not 1 <= count <= limit:
                 raise FeatureError(
@@ -167,27 +173,27 @@ class FeatureEncoder:
         return pad_to if pad_to is not None else self.spec.bucket(int(counts.max()))
 
     def _items(self, candidates: Sequence[Candidate]) -> tuple[Int32, Float32]:
-        columns = [candidate.features for candidate in candidates]
+        features = list(map(attrgetter("features"), candidates))
 
         def column(name: str) -> list[Scalar]:
-            if name == "item":
-                return [candidate.item for candidate in candidates]
-            if name == "score":
-                return [candidate.score for candidate in candidates]
-            return [features.get(name) for features in columns]
+            if name in ("item", "score"):
+                return list(map(attrgetter(name), candidates))
+            return _column(features, name)
 
         return self._group("item", self.spec.item, column, len(candidates))
 
     def _users(self, requests: Sequence[RerankRequest]) -> tuple[Int32, Float32]:
+        features = [request.user_features for request in requests]
+
         def column(name: str) -> list[Scalar]:
             if name == "user":
                 return [request.user for request in requests]
-            return [request.user_features.get(name) for request in requests]
+            return _column(features, name)
 
         return self._group("user", self.spec.user, column, len(requests))
 
-    def _group(  # type: ignore[no-untyped-def]
-        self, side: str, group: FeatureGroup, column, size: int
+    def _group(
+        self, side: str, group: FeatureGroup, column: Callable[[str], list[Scalar]], size: int
     ) -> tuple[Int32, Float32]:
         categories = np.zeros((size, group.categorical_columns), np.int32)
         for index, feature in enumerate(group.categorical):
@@ -233,9 +239,18 @@ def standardise(
                 f"{side} feature {feature.name}: {values.min()}; allowed under log1p: >= 0"
             )
         values = np.log1p(values)
-    scaled = np.clip((values - feature.mean) / feature.std, -DENSE_LIMIT, DENSE_LIMIT)
+    with np.errstate(over="ignore"):  # an infinite quotient is clipped like any large one
+        scaled = np.clip((values - feature.mean) / feature.std, -DENSE_LIMIT, DENSE_LIMIT)
     scaled[missing] = 0.0
     return np.stack([scaled, missing], axis=1).astype(np.float32)
+
+
+def _column(rows: Sequence[Mapping[str, Scalar]], name: str) -> list[Scalar]:
+    """The value of a feature in each row; an absent one is None, like a missing value."""
+    try:
+        return list(map(itemgetter(name), rows))  # faster than get, and the usual case
+    except KeyError:
+        return [row.get(name) for row in rows]
 
 
 def _scatter(rows: npt.NDArray, valid: npt.NDArray[np.bool_]) -> npt.NDArray:  # type: ignore[type-arg]

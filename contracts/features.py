@@ -17,7 +17,7 @@ from contracts.reading import Strict, stable_hash
 MISSING, OUT_OF_VOCABULARY, FIRST_VALUE = 0, 1, 2
 MAX_CANDIDATES = 512
 
-_NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Categorical(Strict, kw_only=True, frozen=True):
@@ -40,6 +40,8 @@ class Categorical(Strict, kw_only=True, frozen=True):
             raise ValueError(f"feature {self.name}: buckets must be from 1 to 100000000")
         if self.vocabulary is not None and len(set(self.vocabulary)) != len(self.vocabulary):
             raise ValueError(f"feature {self.name}: vocabulary holds a value twice")
+        if any(map(_has_surrogate, self.vocabulary or ())):
+            raise ValueError(f"feature {self.name}: vocabulary holds invalid Unicode")
         if not 1 <= self.width <= 1024:
             raise ValueError(f"feature {self.name}: width must be from 1 to 1024")
 
@@ -130,6 +132,11 @@ class FeatureSpec(Strict, kw_only=True, frozen=True):
         kinds = [feedback.kind for feedback in self.feedback]
         if len(set(kinds)) != len(kinds):
             raise ValueError("a feedback kind is named twice")
+        for side, group in (("user", self.user), ("item", self.item)):
+            if any(feature.name == side for feature in group.dense):
+                raise ValueError(f"{side} feature {side} is an identity; allowed: categorical")
+        if any(feature.name == "score" for feature in self.item.categorical):
+            raise ValueError("item feature score is the previous stage's number; allowed: dense")
         if self.utility not in kinds:
             raise ValueError(f"utility is {self.utility!r}; allowed: {', '.join(kinds)}")
 
@@ -152,6 +159,10 @@ class FeatureSpec(Strict, kw_only=True, frozen=True):
         return stable_hash(self)
 
 
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _check_name(name: str) -> None:
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise ValueError(f"name {name!r}; allowed: lower-case letters, digits and _")

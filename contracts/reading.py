@@ -30,9 +30,10 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 def read_yaml(path: str | Path, kind: type[T]) -> T:
     """Read a YAML file into ``kind``; raises ContractError that names file, field and cause."""
     path = Path(path)
+    text = _read_text(path)
     try:
-        raw = yaml.safe_load(_read_text(path))
-    except yaml.YAMLError as error:
+        raw = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ContractError(f"{path}: not valid YAML: {error}") from error
     return convert(raw, kind, str(path))
 
@@ -40,11 +41,35 @@ def read_yaml(path: str | Path, kind: type[T]) -> T:
 def read_json(path: str | Path, kind: type[T]) -> T:
     """Read a JSON file into ``kind``; raises ContractError that names file, field and cause."""
     path = Path(path)
+    text = _read_text(path)
     try:
-        raw = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
+        raw = json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise ContractError(f"{path}: not valid JSON: {error}") from error
     return convert(raw, kind, str(path))
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A SafeLoader to which a key given twice is an error; YAML's own would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in own if own.count(key) > 1), None)
+        if twice is not None:
+            raise ValueError(f"key {twice} is given twice{node.start_mark}")
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError(f"key {next(k for k in keys if keys.count(k) > 1)} is given twice")
+    return dict(pairs)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _read_text(path: Path) -> str:
@@ -69,29 +94,35 @@ def convert(raw: Any, kind: type[T], where: str) -> T:
 
 
 def _explain(error: msgspec.ValidationError, kind: Any) -> str:
-    cause, _, path = str(error).partition(" - at `$")
+    text = str(error)
+    cause, _, path = text.rpartition(" - at `$") if " - at `$" in text else (text, "", "")
     path = path.rstrip("`").lstrip(".")
-    unknown = re.match(r"Object contains unknown field `(.*)`", cause)
-    if not unknown:
-        return f"field {path or '(top)'}: {cause}"
-    names = [field.name for field in _fields_at(kind, path)]
-    near = difflib.get_close_matches(unknown.group(1), names, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    where = f"{path}." if path else ""
-    return f"field {where}{unknown.group(1)}: unknown{hint}; allowed: {', '.join(names)}"
+    inside = f"{path}." if path else ""
+    here = _type_at(kind, path)
+    names = [field.name for field in _struct_fields(here)]
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", cause, re.DOTALL):
+        required = [field.name for field in _struct_fields(here) if field.required]
+        return f"field {inside}{missing.group(1)}: missing; required: {', '.join(required)}"
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", cause, re.DOTALL):
+        near = difflib.get_close_matches(unknown.group(1), names, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"field {inside}{unknown.group(1)}: unknown{hint}; allowed: {', '.join(names)}"
+    if cause.startswith("Invalid enum value") and typing.get_origin(here) is typing.Literal:
+        cause += f"; allowed: {', '.join(map(str, typing.get_args(here)))}"
+    return f"field {path or '(top)'}: {cause}"
 
 
-def _fields_at(kind: Any, path: str) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """The fields of the struct that ``path`` (as msgspec writes it) leads to, or none."""
+def _type_at(kind: Any, path: str) -> Any:
+    """The type that ``path`` (as msgspec writes it) leads to from ``kind``, or None."""
     for step in re.findall(r"[^.\[\]]+|\[[^\]]*\]", path):
-        if step.startswith("["):
-            args = typing.get_args(kind)
+        if step.startswith("["):  # an element: tuple[T, ...], list[T], dict[str, T]
+            args = [arg for arg in typing.get_args(kind) if arg is not Ellipsis]
             kind = args[-1] if args else None
         else:
             types = {field.name: field.type for field in _struct_fields(kind)}
             kind = types.get(step)
         kind = _without_none(kind)
-    return _struct_fields(kind)
+    return kind
 
 
 def _struct_fields(kind: Any) -> tuple[msgspec.structs.FieldInfo, ...]:

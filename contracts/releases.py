@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import msgspec
 
 from contracts.reading import ContractError, Strict, read_json
 
-RELEASE_NAME = re.compile(r"^r[0-9]{4,}$")
+RELEASE_NAME = re.compile(r"^r[0-9]{4,}\Z")
 MANIFEST = "manifest.json"
 
 
@@ -82,6 +82,13 @@ class ReleaseManifest(Strict, kw_only=True, frozen=True):
     def __post_init__(self) -> None:
         if not RELEASE_NAME.match(self.name):
             raise ValueError(f"name {self.name!r}; allowed: r and at least four digits")
+        for file in self.files:
+            path = PurePosixPath(file)
+            if path.is_absolute() or ".." in path.parts or str(path) != file or file == ".":
+                raise ValueError(f"files holds {file!r}; allowed: paths inside the release")
+        for engine in self.engines:
+            if engine.file not in self.files:
+                raise ValueError(f"engine file {engine.file!r} has no hash in files")
 
 
 def file_sha256(path: Path) -> str:
@@ -97,21 +104,27 @@ def verify_release(folder: Path) -> ReleaseManifest:
     """Read a release's manifest and check every file against it.
 
     Raises:
-        ContractError: no manifest, a file that is missing, altered, or not in the manifest.
+        ContractError: no manifest, a file that is missing, altered, or not in the manifest, or a
+            symbolic link, whose target could change after the check.
     """
     manifest = read_json(folder / MANIFEST, ReleaseManifest)
-    present = {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != MANIFEST and "__pycache__" not in path.parts
-    }
+    present = set()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise ContractError(f"{folder}: {name} is a symbolic link; publish again")
+        if path.is_file() and name != MANIFEST and "__pycache__" not in path.parts:
+            present.add(name)
     for extra in sorted(present - set(manifest.files)):
         raise ContractError(f"{folder}: {extra} is not in the manifest; publish again")
     for name, expected in sorted(manifest.files.items()):
         path = folder / name
         if not path.is_file():
             raise ContractError(f"{folder}: {name} is missing; publish again")
-        found = file_sha256(path)
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise ContractError(f"{folder}: {name} cannot be read: {error}") from error
         if found != expected:
             raise ContractError(
                 f"{folder}: {name} was altered (manifest {expected[:12]}, found {found[:12]}); "

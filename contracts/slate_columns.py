@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from contracts.features import FeatureSpec
+from contracts.reading import ContractError
 from contracts.slates import Candidate, Feedback, Scalar, Slate
 
 #: Names that are fields of a slate or a candidate, not columns of their own.
@@ -62,9 +63,19 @@ def slate_schema(spec: FeatureSpec) -> pa.Schema:
 
 
 def to_table(slates: Iterable[Slate], spec: FeatureSpec) -> pa.Table:
-    """Slates as an Arrow table of ``slate_schema(spec)``; features not in the spec are left out."""
+    """Slates as an Arrow table of ``slate_schema(spec)``; features not in the spec are left out.
+
+    Raises:
+        ContractError: a feature value of a type that the encoder would refuse; stored as text or
+            as a number it would be accepted in training and refused while serving.
+    """
     schema = slate_schema(spec)
-    rows = [_row(slate, spec) for slate in slates]
+    rows = []
+    for slate in slates:
+        try:
+            rows.append(_row(slate, spec))
+        except (ContractError, OverflowError) as error:
+            raise ContractError(f"slate {slate.request_id}: {error}") from error
     return pa.Table.from_pylist(rows, schema=schema)
 
 
@@ -73,10 +84,18 @@ def from_table(table: pa.Table, spec: FeatureSpec) -> list[Slate]:
     return [_slate(row, spec) for row in table.to_pylist()]
 
 
-def _text(value: Scalar) -> str | None:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return None if value is None else str(value)
+def _stored(name: str, value: Scalar, kind: pa.DataType) -> str | float | None:
+    """A raw value as its column keeps it: categories as text, dense values as doubles."""
+    if value is None:
+        return None
+    if kind == pa.string() and isinstance(value, (str, bool, int)):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    if kind == pa.float64() and isinstance(value, (float, bool, int)):
+        return float(value)
+    allowed = "string, whole number or boolean" if kind == pa.string() else "number"
+    raise ContractError(
+        f"feature {name}: {value!r} is {type(value).__name__}; allowed: {allowed}, or missing"
+    )
 
 
 def _row(slate: Slate, spec: FeatureSpec) -> dict[str, Any]:
@@ -95,11 +114,11 @@ def _row(slate: Slate, spec: FeatureSpec) -> dict[str, Any]:
         "seed": slate.seed,
     }
     for name, kind in user_columns(spec).items():
-        value = slate.user_features.get(name)
-        row[f"user__{name}"] = _text(value) if kind == pa.string() else value
+        row[f"user__{name}"] = _stored(name, slate.user_features.get(name), kind)
     for name, kind in item_columns(spec).items():
-        values = [candidate.features.get(name) for candidate in slate.candidates]
-        row[f"item__{name}"] = [_text(v) for v in values] if kind == pa.string() else values
+        row[f"item__{name}"] = [
+            _stored(name, candidate.features.get(name), kind) for candidate in slate.candidates
+        ]
     for feedback in spec.feedback:
         row[f"feedback__{feedback.kind}"] = [None] * len(slate.exposed)
         row[f"feedback_time__{feedback.kind}"] = [None] * len(slate.exposed)
