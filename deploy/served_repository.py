@@ -1,0 +1,64 @@
+"""The flat folder that the local Triton serves from: a link for each model of a release."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from contracts.reading import ContractError
+from contracts.releases import RELEASE_NAME, verify_release
+from deploy.triton_install import StackError
+
+ENCODER, DECODER, ENSEMBLE = "encoder", "decoder", "ensemble"
+
+
+def models_of(release: str) -> tuple[str, str, str]:
+    """The release's Triton models in the order in which they are loaded."""
+    return f"gref_{release}_encoder", f"gref_{release}_decoder", f"gref_{release}"
+
+
+def add_release(folder: Path, repository: Path) -> str:
+    """Verify a release and link its models into the served repository; idempotent.
+
+    Links rather than copies: a release never changes, and the python backend checks the engine's
+    hash once more when it loads.
+
+    Returns:
+        The release's name.
+
+    Raises:
+        StackError: the release is not what its manifest says, or another folder of the same name
+            is already served.
+    """
+    try:
+        manifest = verify_release(folder)
+    except ContractError as error:
+        raise StackError(str(error)) from error
+    repository.mkdir(parents=True, exist_ok=True)
+    for model in models_of(manifest.name):
+        add_model(folder / "repository" / model, repository)
+    return manifest.name
+
+
+def add_model(folder: Path, repository: Path) -> None:
+    """Link one model folder into the served repository; idempotent."""
+    target, link = folder.resolve(), repository / folder.name
+    if not (target / "config.pbtxt").is_file():
+        raise StackError(f"{target}: holds no config.pbtxt")
+    if link.is_symlink() and link.resolve() != target and link.exists():
+        raise StackError(
+            f"{folder.name} is served from {link.resolve()}, not from {target}: "
+            "two releases of one name; stop the stack first (python deploy/local.py down)"
+        )
+    staging = repository / f".{folder.name}.{os.getpid()}"
+    staging.unlink(missing_ok=True)
+    staging.symlink_to(target, target_is_directory=True)
+    staging.replace(link)
+
+
+def newest_release(releases: Path) -> Path:
+    """The release with the highest number in a folder of releases."""
+    names = [path.name for path in releases.glob("r*") if RELEASE_NAME.match(path.name)]
+    if not names:
+        raise StackError(f"{releases}: holds no release; publish one (training/publish.py)")
+    return releases / max(names, key=lambda name: int(name[1:]))

@@ -1,0 +1,59 @@
+"""Publish exported engines as the next release of the model repository.
+
+Checks the engines and their gates, builds the release aside and gives it its name (r0001, r0002,
+...) in one rename. An existing release is never touched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from contracts.reading import ContractError, read_yaml
+from training.release.publishing import GateRefusedError, publish
+from training.release.release_names import PublishError
+from training.release.serving_settings import ServingSettings
+
+EXAMPLES = """
+Examples:
+
+  python training/publish.py --engines runs/kuairand/engines --out releases/
+
+  python training/publish.py --engines runs/demo/engines --serving serving.yaml
+"""
+
+BAD_INPUT, REFUSED = 2, 3
+
+
+def main(
+    engines: Annotated[Path, typer.Option(help="Folder that export.py wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder of releases.")] = Path("releases"),
+    serving: Annotated[
+        Path | None, typer.Option(help="YAML with batch size, instances, threads, warm-up.")
+    ] = None,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another publisher.")] = 60.0,
+) -> None:
+    console, errors = Console(), Console(stderr=True)
+    try:
+        settings = read_yaml(serving, ServingSettings) if serving else ServingSettings()
+        with console.status("checking the engines") as status:
+            release = publish(
+                engines, out, settings, wait_s=wait, on_step=lambda step: status.update(step)
+            )
+    except GateRefusedError as error:
+        errors.print(f"[red]refused:[/red] {error}")
+        raise typer.Exit(REFUSED) from None
+    except (ContractError, PublishError) as error:
+        errors.print(f"[red]error:[/red] {error}")
+        raise typer.Exit(BAD_INPUT) from None
+    console.print(f"published [bold]{release.name}[/bold] in {release}")
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app.command(help=__doc__, epilog=EXAMPLES)(main)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""Publishing: exported engines become a release, atomically and never over another one."""

@@ -1,0 +1,93 @@
+"""What an export leaves for publishing: two engine files, the feature spec and ``engines.json``.
+
+engines/
+  encoder.pt decoder.pt   as engines.json names them
+  features.yaml           the feature spec they were made for
+  engines.json            EnginesFile
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from contracts.features import FeatureSpec
+from contracts.reading import ContractError, Strict, read_json, read_yaml, write_json, write_yaml
+from contracts.releases import DataVersion, Engine, Gate, Parents, file_sha256
+
+ENGINES_FILE = "engines.json"
+FEATURES_FILE = "features.yaml"
+
+
+class EnginesFile(Strict, kw_only=True, frozen=True):
+    """``engines.json``: how the engines beside it were made, and their gates.
+
+    Attributes:
+        engines: one encoder and one decoder; ``file`` is relative to the folder.
+        feature_spec_sha256: hash of the spec in ``features.yaml``.
+        list_size, heads: n and H, fixed in the decoder.
+        settings: the typed settings of the run, as plain data.
+        gates: parity and whatever else was checked; publishing refuses one that did not pass.
+        files: engine file -> SHA-256, so that a copy cut short is found before it is published.
+    """
+
+    version: Literal[1] = 1
+    engines: tuple[Engine, ...]
+    feature_spec_sha256: str
+    list_size: int
+    heads: int
+    settings: dict[str, Any]
+    data: DataVersion
+    parents: Parents = Parents()
+    gates: tuple[Gate, ...]
+    files: dict[str, str]
+
+    def __post_init__(self) -> None:
+        parts = sorted(engine.part for engine in self.engines)
+        if parts != ["decoder", "encoder"]:
+            raise ValueError(f"engines are {parts}; allowed: one encoder and one decoder")
+        for engine in self.engines:
+            if Path(engine.file).name != engine.file:
+                raise ValueError(f"file {engine.file!r}; allowed: a name without folders")
+            if engine.file not in self.files:
+                raise ValueError(f"files holds no sha256 of {engine.file}")
+
+    def engine(self, part: Literal["encoder", "decoder"]) -> Engine:
+        return next(engine for engine in self.engines if engine.part == part)
+
+
+def write_engines_folder(folder: Path, engines: EnginesFile, spec: FeatureSpec) -> None:
+    """Write ``features.yaml`` and ``engines.json`` beside engine files that are already there."""
+    write_yaml(folder / FEATURES_FILE, spec)
+    write_json(folder / ENGINES_FILE, engines)
+
+
+def read_engines_folder(folder: Path) -> tuple[EnginesFile, FeatureSpec]:
+    """Read and check an engines folder.
+
+    Raises:
+        ContractError: a file is missing, unreadable, altered, or made for another feature spec.
+    """
+    engines = read_json(folder / ENGINES_FILE, EnginesFile)
+    spec = read_yaml(folder / FEATURES_FILE, FeatureSpec)
+    if spec.hash() != engines.feature_spec_sha256:
+        raise ContractError(
+            f"{folder / FEATURES_FILE}: hash {spec.hash()[:12]}, but the engines were made for "
+            f"{engines.feature_spec_sha256[:12]}; export again"
+        )
+    if spec.list_size != engines.list_size:
+        raise ContractError(
+            f"{folder}: the spec's list_size is {spec.list_size}, the engines' "
+            f"{engines.list_size}; export again"
+        )
+    for engine in engines.engines:
+        path = folder / engine.file
+        if not path.is_file():
+            raise ContractError(f"{path}: no such file; export again")
+        found, expected = file_sha256(path), engines.files[engine.file]
+        if found != expected:
+            raise ContractError(
+                f"{path}: altered or cut short (engines.json says {expected[:12]}, "
+                f"found {found[:12]}); export again"
+            )
+    return engines, spec

@@ -1,0 +1,229 @@
+"""Publishing a release: build aside, check, make durable, and only then give it its name.
+
+    releases/r0007/
+      manifest.json                      contracts.releases.ReleaseManifest
+      features.yaml
+      repository/gref_r0007_encoder/     config.pbtxt, warmup/, 1/model.py, 1/model.pt
+      repository/gref_r0007_decoder/     config.pbtxt, 1/model.py, 1/model.pt
+      repository/gref_r0007/             config.pbtxt, 1/ (holds no engine)
+
+A release appears by one rename of a complete, synced folder, so a crash at any moment leaves
+either all of it or nothing but a ``.staging-*`` folder, which the next publisher removes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+
+from contracts.reading import ContractError, write_json, write_yaml
+from contracts.releases import (
+    MANIFEST,
+    Engine,
+    Gate,
+    ReleaseManifest,
+    file_sha256,
+    settings_of,
+    verify_release,
+)
+from training.engines.parity import REQUIRED_GATES
+from training.release.engines_folder import FEATURES_FILE, EnginesFile, read_engines_folder
+from training.release.interface_check import check_engines
+from training.release.release_names import (
+    PublishError,
+    next_name,
+    publisher_lock,
+    remember_name,
+)
+from training.release.serving_settings import ServingSettings
+from training.release.stamping import (
+    ENGINE_FILE,
+    Part,
+    ReleaseFacts,
+    model_name,
+    stamp,
+    to_text,
+    warmup_files,
+)
+
+BACKEND_FILE = Path(__file__).resolve().parents[2] / "handlers" / "triton_backend.py"
+REPOSITORY = "repository"
+_STAGING = ".staging-"
+_PARTS: tuple[Part, ...] = ("encoder", "decoder", "ensemble")
+
+
+class GateRefusedError(PublishError):
+    """A gate did not pass, or was not run; nothing was published."""
+
+
+def publish(
+    engines_folder: Path,
+    releases: Path,
+    serving: ServingSettings | None = None,
+    *,
+    wait_s: float = 60.0,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Publish exported engines as the next release.
+
+    Args:
+        engines_folder: see ``training/release/engines_folder.py``.
+        releases: the folder of releases; made if it is not there.
+        wait_s: seconds to wait for another publisher.
+        on_step: called with the name of each step once it is done, for progress.
+
+    Returns:
+        The folder of the new release, verified.
+
+    Raises:
+        ContractError: the engines folder, an engine, or a base configuration is not right.
+        GateRefusedError: a gate failed or is missing.
+        PublishError: another publisher is at work, or the folder cannot be written.
+    """
+    serving = serving or ServingSettings()
+    engines, spec = read_engines_folder(engines_folder)
+    check_gates(engines.gates)
+    width_D = check_engines(
+        engines_folder / engines.engine("encoder").file,
+        engines_folder / engines.engine("decoder").file,
+        spec,
+    )
+    on_step("checked")
+    try:
+        releases.mkdir(parents=True, exist_ok=True)
+        with publisher_lock(releases, wait_s) as lock:
+            _remove_leftovers(releases)
+            name = next_name(releases, lock)
+            staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=releases))
+            try:
+                staging.chmod(0o755)  # mkdtemp makes it private; servers run as another user
+                facts = ReleaseFacts(name, spec, width_D, engines.heads, _sha256(engines))
+                _build(staging, engines_folder, engines, facts, serving, on_step)
+                _sync(staging)
+                on_step("synced")
+                verify_release(staging)
+                remember_name(lock, name)
+                on_step("verified")
+                staging.rename(releases / name)
+                on_step("renamed")
+                _fsync(releases)
+            except BaseException:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise PublishError(
+            f"{releases}: cannot write the release: {error}; nothing was published; "
+            "make room or give write access, then publish again"
+        ) from error
+    return releases / name
+
+
+def check_gates(gates: tuple[Gate, ...]) -> None:
+    """Raises GateRefusedError unless every gate passed and the parity gates are among them."""
+    failed = [gate for gate in gates if not gate.passed]
+    if failed:
+        told = "; ".join(f"{g.name} is {g.value:g}, limit {g.limit:g} {g.detail}" for g in failed)
+        raise GateRefusedError(f"gates failed: {told}; nothing was published")
+    missing = sorted(set(REQUIRED_GATES) - {gate.name for gate in gates})
+    if missing:
+        raise GateRefusedError(
+            f"gates were not run: {', '.join(missing)}; export again; nothing was published"
+        )
+
+
+def _build(
+    staging: Path,
+    engines_folder: Path,
+    engines: EnginesFile,
+    facts: ReleaseFacts,
+    serving: ServingSettings,
+    on_step: Callable[[str], None],
+) -> None:
+    moved = []
+    for engine in engines.engines:
+        version = staging / REPOSITORY / model_name(facts.name, engine.part) / "1"
+        version.mkdir(parents=True)
+        shutil.copyfile(engines_folder / engine.file, version / ENGINE_FILE)
+        shutil.copyfile(BACKEND_FILE, version / "model.py")
+        file = str((version / ENGINE_FILE).relative_to(staging))
+        moved.append(msgspec.structs.replace(engine, file=file))
+    # Triton wants the version folder of an ensemble; a file in it survives copies by object stores.
+    version = staging / REPOSITORY / model_name(facts.name, "ensemble") / "1"
+    version.mkdir(parents=True)
+    (version / ".keep").touch()
+    on_step("engines")
+    for part in _PARTS:
+        folder = staging / REPOSITORY / model_name(facts.name, part)
+        text = to_text(stamp(part, facts, serving), part, facts.name)
+        (folder / "config.pbtxt").write_text(text, encoding="utf-8")
+    warmup = staging / REPOSITORY / model_name(facts.name, "encoder") / "warmup"
+    for file, content in warmup_files(serving, facts.spec).items():
+        warmup.mkdir(exist_ok=True)
+        (warmup / file).write_bytes(content)
+    write_yaml(staging / FEATURES_FILE, facts.spec)
+    on_step("configured")
+    write_json(staging / MANIFEST, _manifest(staging, engines, facts, serving, tuple(moved)))
+    on_step("manifest")
+
+
+def _manifest(
+    staging: Path,
+    engines: EnginesFile,
+    facts: ReleaseFacts,
+    serving: ServingSettings,
+    moved: tuple[Engine, ...],
+) -> ReleaseManifest:
+    files = {
+        str(path.relative_to(staging)): file_sha256(path)
+        for path in sorted(staging.rglob("*"))
+        if path.is_file()
+    }
+    for engine in moved:  # the copy must be what was checked, not what lies there by now
+        if files[engine.file] != facts.engine_sha256[engine.part]:
+            raise ContractError(f"{engine.part} engine changed while it was published; try again")
+    return ReleaseManifest(
+        name=facts.name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        parents=engines.parents,
+        data=engines.data,
+        feature_spec_sha256=facts.spec.hash(),
+        list_size=facts.spec.list_size,
+        heads=facts.heads,
+        profile=serving.profile,
+        settings={**engines.settings, "serving": settings_of(serving)},
+        gates=engines.gates,
+        engines=moved,
+        files=files,
+    )
+
+
+def _sha256(engines: EnginesFile) -> dict[str, str]:
+    return {engine.part: engines.files[engine.file] for engine in engines.engines}
+
+
+def _remove_leftovers(releases: Path) -> None:
+    """Under the lock no publisher is alive, so whatever is staged was left by a crash."""
+    for path in releases.glob(f"{_STAGING}*"):
+        shutil.rmtree(path)
+
+
+def _sync(folder: Path) -> None:
+    """Make every file and folder below durable before the name is given."""
+    for path, _, files in os.walk(folder, topdown=False):
+        for file in files:
+            _fsync(Path(path) / file)
+        _fsync(Path(path))
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

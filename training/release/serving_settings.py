@@ -1,0 +1,40 @@
+"""How a release is served: what publishing decides beyond the engines."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from contracts.reading import Strict
+
+
+class ServingSettings(Strict, kw_only=True, frozen=True):
+    """Settings of the stamped Triton configurations.
+
+    Attributes:
+        profile: ``cpu`` is Triton's python backend with TorchScript.
+        max_batch_size: rows of one engine call.
+        instances: processes of each engine. Each holds a copy of the weights.
+        intra_op_threads: torch threads of each process; instances x threads x 2 engines should
+            not exceed the cores, or the processes take turns and the slowest requests suffer.
+        warmup: run every candidate bucket twice before the model counts as ready; the first two
+            calls of a TorchScript engine are slow for each shape.
+        max_queue_size: requests that may wait for an engine; more are refused at once.
+    """
+
+    profile: Literal["cpu"] = "cpu"
+    max_batch_size: int = 64
+    instances: int = 1
+    intra_op_threads: int = 1
+    warmup: bool = True
+    max_queue_size: int = 256
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("max_batch_size", 1, 1024),
+            ("instances", 1, 256),
+            ("intra_op_threads", 1, 256),
+            ("max_queue_size", 1, 1_000_000),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value}; allowed: {low} to {high}")
