@@ -1,4 +1,4 @@
-"""The test vectors of docs/features.md; ``python -m tests.contracts.feature_vectors`` prints them."""
+"""Vectors of docs/features.md; ``python -m tests.contracts.feature_vectors`` prints the tables."""
 
 from __future__ import annotations
 
