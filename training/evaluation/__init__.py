@@ -1,0 +1,1 @@
+"""Offline metrics of generated lists against logged feedback, with paired bootstrap intervals."""
