@@ -44,10 +44,10 @@ def main(
                 engines, out, settings, wait_s=wait, on_step=lambda step: status.update(step)
             )
     except GateRefusedError as error:
-        errors.print(f"[red]refused:[/red] {error}")
+        errors.print(f"[red]refused:[/red] {error}", soft_wrap=True)
         raise typer.Exit(REFUSED) from None
     except (ContractError, PublishError) as error:
-        errors.print(f"[red]error:[/red] {error}")
+        errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
         raise typer.Exit(BAD_INPUT) from None
     console.print(f"published [bold]{release.name}[/bold] in {release}")
 

@@ -1,0 +1,322 @@
+"""The ranking server's client: a request in, always a list back.
+
+    from handlers.client import RerankClient
+
+    client = RerankClient("triton:8001", "r0007", deadline_ms=30)
+    result = client.rerank(request)
+    show(result.items)              # result.fallback says why, where it is the given order
+
+It encodes by the feature spec that the release itself carries, calls the ensemble under a
+deadline, and checks the answer. Where there is none in time, or none that can be trusted, the
+list is the given order, cut to n, and ``fallback`` says so; no exception reaches the caller
+unless it asks for them (``raise_errors=True``). Make one client per process and keep it: it holds
+one connection, may be shared by threads, and connects again by itself.
+
+As a command: ``python handlers/client.py --help``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from contracts.features import FeatureSpec
+from contracts.slates import RerankRequest
+from handlers.rerank_job import Call, RerankJob
+from handlers.rerank_metrics import RerankMetrics, default_metrics
+from handlers.rerank_result import RerankError, RerankResult
+from handlers.rerank_wire import rerank_error
+from handlers.served_release import ServedRelease, model_of, newest_release, read_release
+
+#: Name several servers by a DNS name of a headless service ("dns:///triton-headless:8001"): calls
+#: go round all of its addresses. Without this a client would stay with the first one.
+_SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.service_config", _SERVICE_CONFIG),
+    # A connection that died in silence is found out in 15 s, not when the kernel gives up. The
+    # server must allow such pings (docs/serving.md).
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # After an outage, try again within a second; the default waits up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+)
+
+
+class _Client:
+    """What both clients know; see ``RerankClient``."""
+
+    def __init__(
+        self,
+        url: str,
+        release: str | None = None,
+        *,
+        spec: FeatureSpec | None = None,
+        deadline_ms: float = 100.0,
+        raise_errors: bool = False,
+        metrics: RerankMetrics | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """Make a client; nothing is sent yet, so an absent server does not matter here.
+
+        Args:
+            url: host:port of Triton's gRPC endpoint.
+            release: the release to ask; without it the newest that is ready at the first call.
+            spec: the feature spec that the caller means; a release with another one is not used.
+                It also gives n to the fallback while no release has been reached.
+            deadline_ms: wall time of a call, encoding included.
+            raise_errors: raise RerankError where a result would be a fallback.
+            credentials: for TLS; without them the connection is not encrypted.
+        """
+        self.url = url
+        self.release = release
+        self.deadline_ms = deadline_ms
+        self.raise_errors = raise_errors
+        self._spec = spec
+        self._metrics = metrics or default_metrics()
+        self._credentials = credentials
+        self._served: ServedRelease | None = None
+
+    def _job(self, requests: Sequence[RerankRequest], deadline_ms: float | None) -> RerankJob:
+        known = self._served.spec if self._served else self._spec
+        limit = self.deadline_ms if deadline_ms is None else deadline_ms
+        return RerankJob(requests, limit, known.list_size if known else None)
+
+    def _results(self, job: RerankJob) -> list[RerankResult]:
+        results = job.results(self._metrics, self.release)
+        error = job.first_error()
+        if error and error.fallback == "unavailable":
+            self._served = None  # read it again: what comes back may not be what went away
+        if error and self.raise_errors:
+            raise error
+        return results
+
+    def _read(self, response: service_pb2.ModelConfigResponse, release: str) -> ServedRelease:
+        self._served = read_release(response.config, release, self._spec)
+        return self._served
+
+
+class RerankClient(_Client):
+    """The client for threads. Safe to share between them; close it, or use it as a context."""
+
+    def __init__(self, url: str, release: str | None = None, **options: Any) -> None:
+        super().__init__(url, release, **options)
+        if self._credentials is None:
+            self._channel = grpc.insecure_channel(url, CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(url, self._credentials, CHANNEL_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def rerank(
+        self,
+        request: RerankRequest,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        deadline_ms: float | None = None,
+    ) -> RerankResult:
+        """The list to show for one request.
+
+        Args:
+            temperature: 0 takes the best item each time; above it, items are drawn, and ``seed``
+                (64 bits) makes the draw repeatable.
+            deadline_ms: in place of the client's own.
+        """
+        return self.rerank_many(
+            [request], temperature=temperature, seeds=[seed], deadline_ms=deadline_ms
+        )[0]
+
+    def rerank_many(
+        self,
+        requests: Sequence[RerankRequest],
+        *,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+        deadline_ms: float | None = None,
+    ) -> list[RerankResult]:
+        """Lists for several requests under one deadline, in their order.
+
+        A request that is refused falls back alone. Requests of one bucket share a message.
+        """
+        job = self._job(requests, deadline_ms)
+        try:
+            served = self._served or self._find(job)
+            calls = job.prepare(served, temperature, seeds)
+            waiting = []
+            for call in calls[1:]:
+                future = self._stub.ModelInfer.future(call.message, timeout=job.time_left())
+                waiting.append((call, future.result))
+            for call in calls[:1]:  # the usual case, one call, needs no second thread
+                ask = partial(self._stub.ModelInfer, call.message, timeout=job.time_left())
+                _settle(job, call, ask)
+            for call, result in waiting:
+                _settle(job, call, result)
+        except Exception as error:
+            job.fail_rest(_as_rerank_error(error))
+        return self._results(job)
+
+    def connect(self, timeout_s: float = 10.0) -> ServedRelease:
+        """Read the release now, waiting for the server; for a start that should fail early.
+
+        Raises:
+            RerankError: no such server or release within the time, or one that does not fit.
+        """
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=timeout_s)
+            return self._find(RerankJob([], timeout_s * 1000, None))
+        except Exception as error:
+            raise _as_rerank_error(error) from error
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> RerankClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _find(self, job: RerankJob) -> ServedRelease:
+        release = self.release
+        if release is None:
+            index = self._stub.RepositoryIndex(
+                service_pb2.RepositoryIndexRequest(ready=True), timeout=job.time_left()
+            )
+            release = newest_release(model.name for model in index.models)
+        request = service_pb2.ModelConfigRequest(name=model_of(release))
+        return self._read(self._stub.ModelConfig(request, timeout=job.time_left()), release)
+
+
+class AsyncRerankClient(_Client):
+    """The client for asyncio. It belongs to the event loop in which it is first used."""
+
+    _channel: grpc.aio.Channel | None = None
+
+    async def rerank(
+        self,
+        request: RerankRequest,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        deadline_ms: float | None = None,
+    ) -> RerankResult:
+        """As ``RerankClient.rerank``."""
+        results = await self.rerank_many(
+            [request], temperature=temperature, seeds=[seed], deadline_ms=deadline_ms
+        )
+        return results[0]
+
+    async def rerank_many(
+        self,
+        requests: Sequence[RerankRequest],
+        *,
+        temperature: float = 0.0,
+        seeds: Sequence[int] | None = None,
+        deadline_ms: float | None = None,
+    ) -> list[RerankResult]:
+        """As ``RerankClient.rerank_many``."""
+        job = self._job(requests, deadline_ms)
+        try:
+            served = self._served or await self._find(job)
+            calls = job.prepare(served, temperature, seeds)
+            await asyncio.gather(*(self._ask(job, call) for call in calls))
+        except Exception as error:
+            job.fail_rest(_as_rerank_error(error))
+        return self._results(job)
+
+    async def connect(self, timeout_s: float = 10.0) -> ServedRelease:
+        """As ``RerankClient.connect``."""
+        try:
+            await asyncio.wait_for(self._open().channel_ready(), timeout_s)
+            return await self._find(RerankJob([], timeout_s * 1000, None))
+        except Exception as error:
+            raise _as_rerank_error(error) from error
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> AsyncRerankClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._channel is None:  # not in __init__: a channel is bound to the running loop
+            if self._credentials is None:
+                self._channel = grpc.aio.insecure_channel(self.url, CHANNEL_OPTIONS)
+            else:
+                self._channel = grpc.aio.secure_channel(
+                    self.url, self._credentials, CHANNEL_OPTIONS
+                )
+            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        return self._channel
+
+    async def _ask(self, job: RerankJob, call: Call) -> None:
+        try:
+            response = await self._stub.ModelInfer(call.message, timeout=job.time_left())
+        except Exception as error:
+            job.fail(call.rows, _as_rerank_error(error))
+        else:
+            job.finish(call, response)
+
+    async def _find(self, job: RerankJob) -> ServedRelease:
+        self._open()
+        release = self.release
+        if release is None:
+            index = await self._stub.RepositoryIndex(
+                service_pb2.RepositoryIndexRequest(ready=True), timeout=job.time_left()
+            )
+            release = newest_release(model.name for model in index.models)
+        request = service_pb2.ModelConfigRequest(name=model_of(release))
+        return self._read(await self._stub.ModelConfig(request, timeout=job.time_left()), release)
+
+
+def _settle(job: RerankJob, call: Call, result: Any) -> None:
+    """Put the outcome of a call into its job; ``result`` returns the response or raises."""
+    try:
+        response = result()
+    except Exception as error:
+        job.fail(call.rows, _as_rerank_error(error))
+    else:
+        job.finish(call, response)
+
+
+def _as_rerank_error(error: Exception) -> RerankError:
+    """Any failure of the serving path as a fallback; a surprise counts as unavailability."""
+    if isinstance(error, RerankError):
+        return error
+    if isinstance(error, grpc.RpcError) and hasattr(error, "code"):
+        return rerank_error(error)
+    if isinstance(error, (grpc.FutureTimeoutError, asyncio.TimeoutError)):
+        return RerankError("unavailable", "the server did not answer in time")
+    return RerankError("unavailable", f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    from handlers.rerank_cli import app  # typer and rich are for people, not for ranking servers
+
+    app()

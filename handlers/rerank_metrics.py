@@ -1,0 +1,64 @@
+"""Counts and latencies of a client by release, for Prometheus.
+
+Triton's own numbers cannot tell them: its summaries of an ensemble cannot be aggregated, and it
+never sees a request that the client gave up on.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+
+from handlers.rerank_result import Fallback
+
+#: Seconds. Fine where a rerank lives (1 to 50 ms), coarse where it is lost anyway.
+BUCKETS_S = (
+    0.001,
+    0.002,
+    0.003,
+    0.004,
+    0.005,
+    0.0075,
+    0.01,
+    0.015,
+    0.02,
+    0.03,
+    0.05,
+    0.1,
+    0.25,
+    1.0,
+)
+
+
+class RerankMetrics:
+    """``gref_rerank_requests_total{release, outcome}``, ``gref_rerank_latency_seconds{release}``.
+
+    The outcome is ``ok`` or the reason of the fallback.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._requests = Counter(
+            "gref_rerank_requests",
+            "Rerank requests by outcome: ok, or why the given order was shown.",
+            ["release", "outcome"],
+            registry=registry,
+        )
+        self._latency = Histogram(
+            "gref_rerank_latency_seconds",
+            "Wall time of a rerank call as the ranking server saw it, fallbacks included.",
+            ["release"],
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+
+    def count(self, release: str | None, fallback: Fallback | None, latency_s: float) -> None:
+        name = release or "unknown"
+        self._requests.labels(name, fallback or "ok").inc()
+        self._latency.labels(name).observe(latency_s)
+
+
+@lru_cache(maxsize=1)
+def default_metrics() -> RerankMetrics:
+    """The metrics of this process's default registry; all clients share them."""
+    return RerankMetrics()

@@ -1,0 +1,112 @@
+"""Requests and answers of the ensemble as messages of Triton's gRPC protocol.
+
+Axes: B batch, N list positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import service_pb2
+
+from contracts.encoding import EncodedBatch
+from handlers.rerank_result import Fallback, RerankError
+
+_TYPES = {"int32": "INT32", "int64": "INT64", "float32": "FP32"}
+_OUTPUTS: dict[str, Any] = {"ORDER": np.int32, "LOG_PROB": np.float32, "PASSES": np.int32}
+#: Log-probabilities are at most 0, up to rounding.
+_ROUNDING = 1e-3
+
+_STATUS: dict[grpc.StatusCode, Fallback] = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "deadline",
+    grpc.StatusCode.INVALID_ARGUMENT: "bad_request",
+}
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Validated answers of a batch."""
+
+    order_BN: npt.NDArray[np.int32]
+    log_prob_BN: npt.NDArray[np.float32]
+    passes_B: npt.NDArray[np.int32]
+
+
+def infer_request(
+    model: str, batch: EncodedBatch, temperature: float, seeds: Sequence[int]
+) -> service_pb2.ModelInferRequest:
+    """The message that asks an ensemble for the lists of a batch."""
+    rows = len(batch.count)
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "ITEM_CAT": batch.item_cat,
+        "ITEM_DENSE": batch.item_dense,
+        "USER_CAT": batch.user_cat,
+        "USER_DENSE": batch.user_dense,
+        "COUNT": batch.count[:, None],
+        "TEMPERATURE": np.full((rows, 1), temperature, np.float32),
+        "SEED": np.array(seeds, np.int64)[:, None],
+    }
+    message = service_pb2.ModelInferRequest(model_name=model)
+    for name, tensor in tensors.items():
+        message.inputs.add(name=name, datatype=_TYPES[tensor.dtype.name], shape=tensor.shape)
+        message.raw_input_contents.append(tensor.tobytes())
+    for name in _OUTPUTS:
+        message.outputs.add(name=name)
+    return message
+
+
+def read_lists(
+    response: service_pb2.ModelInferResponse, counts: Sequence[int], list_size: int
+) -> Lists:
+    """The lists of a response, checked before anybody shows them.
+
+    Args:
+        counts: candidates of each row.
+
+    Raises:
+        RerankError: an output is missing or misshapen, or a row is no list of distinct candidates.
+    """
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for output, raw in zip(response.outputs, response.raw_output_contents):
+        if output.name in _OUTPUTS:
+            values = np.frombuffer(raw, _OUTPUTS[output.name])
+            width = 1 if output.name == "PASSES" else list_size
+            if output.datatype != _TYPES[values.dtype.name] or values.size != len(counts) * width:
+                raise _distrust(f"{output.name} is {output.datatype} {list(output.shape)}")
+            tensors[output.name] = values.reshape(len(counts), width)
+    missing = _OUTPUTS.keys() - tensors.keys()
+    if missing:
+        raise _distrust(f"no {', '.join(sorted(missing))}")
+    lists = Lists(tensors["ORDER"], tensors["LOG_PROB"], tensors["PASSES"][:, 0])
+    for row, count in enumerate(counts):
+        _check_row(lists.order_BN[row].tolist(), lists.log_prob_BN[row], count)
+    return lists
+
+
+def _check_row(order: list[int], log_prob_N: npt.NDArray[np.float32], count: int) -> None:
+    length = min(count, len(order))
+    chosen, rest = order[:length], order[length:]
+    in_range = all(0 <= index < count for index in chosen)
+    if not in_range or len(set(chosen)) != length or any(index != -1 for index in rest):
+        raise _distrust(f"ORDER is {order} for {count} candidates")
+    if not (log_prob_N[:length] <= _ROUNDING).all() or not np.isfinite(log_prob_N).all():
+        raise _distrust(f"LOG_PROB is {log_prob_N.tolist()}")
+
+
+def _distrust(what: str) -> RerankError:
+    return RerankError("bad_response", f"the answer cannot be trusted: {what}")
+
+
+def rerank_error(error: grpc.RpcError) -> RerankError:
+    """A gRPC error as the fallback that it means.
+
+    Everything that is neither the caller's fault nor a matter of time is ``unavailable``: no
+    server, no such release, a full queue, an engine that failed.
+    """
+    code, details = error.code(), error.details() or ""
+    return RerankError(_STATUS.get(code, "unavailable"), f"{code.name}: {details}")
