@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import msgspec
 import typer
@@ -20,6 +20,8 @@ from rich.table import Table
 from contracts.datasets import Dataset
 from contracts.reading import ContractError, read_yaml
 from training.sources.base import Source, SourceError
+from training.sources.initial_ranker import RankerSettings
+from training.sources.kuairand import KuaiRand, KuaiRandSettings
 from training.sources.simulator import Simulator, SimulatorSettings
 from training.sources.world import PRESETS, WorldSettings
 from training.sources.writing import check_target, write_dataset
@@ -39,12 +41,16 @@ console = Console()
 
 class SourceName(str, enum.Enum):
     simulator = "simulator"
+    kuairand = "kuairand"
 
 
 @app.command(epilog=EPILOG)
 def prepare(
     source: Annotated[SourceName, typer.Option(help="Where the lists come from.")],
     out: Annotated[Path, typer.Option(help="Folder to make.")],
+    input: Annotated[
+        Optional[Path], typer.Option(help="Folder of the source's files; not for the simulator.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 1,
     list_size: Annotated[
         Optional[int],
@@ -54,6 +60,12 @@ def prepare(
     world: Annotated[
         str, typer.Option(help="Simulator: noisy, strong, or a YAML file of world settings.")
     ] = "noisy",
+    earlier_until: Annotated[
+        Optional[str], typer.Option(help="KuaiRand without sequences: what trains the ranker.")
+    ] = None,
+    valid_from: Annotated[Optional[str], typer.Option(help="First day of valid.")] = None,
+    test_from: Annotated[Optional[str], typer.Option(help="First day of test.")] = None,
+    test_until: Annotated[Optional[str], typer.Option(help="First day after test.")] = None,
     shuffle_feedback: Annotated[
         bool,
         typer.Option(
@@ -71,7 +83,17 @@ def prepare(
     """
     try:
         check_target(out, force)
-        made = _source(source, seed, list_size, lists, world)
+        days = {
+            "earlier_until": earlier_until,
+            "valid_from": valid_from,
+            "test_from": test_from,
+            "test_until": test_until,
+        }
+        given = {name: day for name, day in days.items() if day is not None}
+        if source is SourceName.simulator:
+            made: Source = _simulator(world, list_size, lists, seed)
+        else:
+            made = _logged(source, input, list_size, seed, given)
         dataset = _write(made, out, force, seed if shuffle_feedback else None)
     except (SourceError, ContractError, ValueError) as error:
         Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
@@ -79,13 +101,22 @@ def prepare(
     _report(dataset, out)
 
 
-def _source(name: SourceName, seed: int, list_size: int | None, lists: int, world: str) -> Source:
-    if name is SourceName.simulator:
-        settings = PRESETS[world] if world in PRESETS else read_yaml(world, WorldSettings)
-        if list_size is not None:
-            settings = msgspec.structs.replace(settings, list_size=list_size)
-        return Simulator(SimulatorSettings(world=settings, lists=lists, seed=seed))
-    raise AssertionError(name)
+def _simulator(world: str, list_size: int | None, lists: int, seed: int) -> Source:
+    settings = PRESETS[world] if world in PRESETS else read_yaml(world, WorldSettings)
+    if list_size is not None:
+        settings = msgspec.structs.replace(settings, list_size=list_size)
+    return Simulator(SimulatorSettings(world=settings, lists=lists, seed=seed))
+
+
+def _logged(
+    name: SourceName, folder: Path | None, list_size: int | None, seed: int, days: dict[str, str]
+) -> Source:
+    if folder is None:
+        raise SourceError(f"--source {name.value} needs --input, the folder of its files")
+    changed: dict[str, Any] = {**days, "ranker": RankerSettings(seed=seed)}
+    if list_size is not None:
+        changed["list_size"] = list_size
+    return KuaiRand(folder, KuaiRandSettings(**changed))
 
 
 def _write(source: Source, out: Path, force: bool, shuffle: int | None) -> Dataset:
