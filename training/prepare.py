@@ -14,14 +14,17 @@ from typing import Annotated, Any, Optional
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from contracts.datasets import Dataset
 from contracts.reading import ContractError, read_yaml
+from training.sources.avito import Avito, AvitoSettings
 from training.sources.base import Source, SourceError
 from training.sources.initial_ranker import RankerSettings
-from training.sources.kuairand import KuaiRand, KuaiRandSettings
+from training.sources.kuairand import KuaiRand
+from training.sources.kuairand_settings import KuaiRandSettings
 from training.sources.simulator import Simulator, SimulatorSettings
 from training.sources.world import PRESETS, WorldSettings
 from training.sources.writing import check_target, write_dataset
@@ -42,6 +45,16 @@ console = Console()
 class SourceName(str, enum.Enum):
     simulator = "simulator"
     kuairand = "kuairand"
+    avito = "avito"
+
+
+DAYS = ("valid_from", "test_from", "test_until")
+#: Which options a source takes, beside those that all take.
+OPTIONS = {
+    SourceName.simulator: ("list_size", "lists", "world"),
+    SourceName.kuairand: ("input", "list_size", "earlier_until", *DAYS),
+    SourceName.avito: ("input", "list_size", "clicked_only", *DAYS),
+}
 
 
 @app.command(epilog=EPILOG)
@@ -56,16 +69,22 @@ def prepare(
         Optional[int],
         typer.Option(min=2, max=64, help="Length of lists; the source's own if left."),
     ] = None,
-    lists: Annotated[int, typer.Option(min=1, help="Simulator: number of requests.")] = 20_000,
+    lists: Annotated[
+        Optional[int], typer.Option(min=1, help="Simulator: number of requests (20000).")
+    ] = None,
     world: Annotated[
-        str, typer.Option(help="Simulator: noisy, strong, or a YAML file of world settings.")
-    ] = "noisy",
+        Optional[str],
+        typer.Option(help="Simulator: noisy (the default), strong, or a YAML file of settings."),
+    ] = None,
     earlier_until: Annotated[
         Optional[str], typer.Option(help="KuaiRand without sequences: what trains the ranker.")
     ] = None,
     valid_from: Annotated[Optional[str], typer.Option(help="First day of valid.")] = None,
     test_from: Annotated[Optional[str], typer.Option(help="First day of test.")] = None,
     test_until: Annotated[Optional[str], typer.Option(help="First day after test.")] = None,
+    clicked_only: Annotated[
+        bool, typer.Option("--clicked-only", help="Avito: only searches with a click.")
+    ] = False,
     shuffle_feedback: Annotated[
         bool,
         typer.Option(
@@ -83,40 +102,52 @@ def prepare(
     """
     try:
         check_target(out, force)
-        days = {
+        given: dict[str, Any] = {
+            "input": input,
+            "list_size": list_size,
+            "lists": lists,
+            "world": world,
             "earlier_until": earlier_until,
             "valid_from": valid_from,
             "test_from": test_from,
             "test_until": test_until,
+            "clicked_only": clicked_only or None,
         }
-        given = {name: day for name, day in days.items() if day is not None}
-        if source is SourceName.simulator:
-            made: Source = _simulator(world, list_size, lists, seed)
-        else:
-            made = _logged(source, input, list_size, seed, given)
+        given = {name: value for name, value in given.items() if value is not None}
+        made = make_source(source, seed, given)
         dataset = _write(made, out, force, seed if shuffle_feedback else None)
     except (SourceError, ContractError, ValueError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from error
     _report(dataset, out)
 
 
-def _simulator(world: str, list_size: int | None, lists: int, seed: int) -> Source:
+def make_source(name: SourceName, seed: int, given: dict[str, Any]) -> Source:
+    """The source that the options ask for; ``given`` holds those that were given.
+
+    Raises:
+        SourceError: an option that is not for this source, or --input is missing.
+    """
+    for option in given:
+        if option not in OPTIONS[name]:
+            raise SourceError(f"--{option.replace('_', '-')} is not for --source {name.value}")
+    if name is SourceName.simulator:
+        return Simulator(_simulator_settings(seed, **given))
+    if "input" not in given:
+        raise SourceError(f"--source {name.value} needs --input, the folder of its files")
+    folder = given.pop("input")
+    if name is SourceName.avito:
+        return Avito(folder, AvitoSettings(**given))
+    return KuaiRand(folder, KuaiRandSettings(**given, ranker=RankerSettings(seed=seed)))
+
+
+def _simulator_settings(
+    seed: int, world: str = "noisy", list_size: int | None = None, lists: int = 20_000
+) -> SimulatorSettings:
     settings = PRESETS[world] if world in PRESETS else read_yaml(world, WorldSettings)
     if list_size is not None:
         settings = msgspec.structs.replace(settings, list_size=list_size)
-    return Simulator(SimulatorSettings(world=settings, lists=lists, seed=seed))
-
-
-def _logged(
-    name: SourceName, folder: Path | None, list_size: int | None, seed: int, days: dict[str, str]
-) -> Source:
-    if folder is None:
-        raise SourceError(f"--source {name.value} needs --input, the folder of its files")
-    changed: dict[str, Any] = {**days, "ranker": RankerSettings(seed=seed)}
-    if list_size is not None:
-        changed["list_size"] = list_size
-    return KuaiRand(folder, KuaiRandSettings(**changed))
+    return SimulatorSettings(world=settings, lists=lists, seed=seed)
 
 
 def _write(source: Source, out: Path, force: bool, shuffle: int | None) -> Dataset:
@@ -148,7 +179,7 @@ def _report(dataset: Dataset, out: Path) -> None:
     for what, number in dataset.kept.items():
         rows.add_row(f"{number:,}", f"kept: {what}")
     for why, number in sorted(dataset.dropped.items()):
-        rows.add_row(f"{number:,}", f"[yellow]dropped:[/yellow] {why}")
+        rows.add_row(f"{number:,}", f"[yellow]dropped:[/yellow] {escape(why)}")
     console.print(rows)
     if dataset.facts:
         facts = Table("measured", "value")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.sources.base import SourceError, Tally
+from training.sources.base import Tally
 from training.sources.tables import Columns, numbers, read_table
 
 Ints = npt.NDArray[np.int64]
@@ -78,21 +78,6 @@ class Exposures:
             labels={kind: values[index] for kind, values in self.labels.items()},
             watch_ms=self.watch_ms[index],
         )
-
-
-def find(folder: Path, stem: str, required: bool = True) -> list[Path]:
-    """Files ``<stem>*.csv`` or ``.csv.gz`` of a folder, sorted.
-
-    Raises:
-        SourceError: there is none, though one is needed, or one is there plain and packed.
-    """
-    paths = sorted(path for end in ("csv", "csv.gz") for path in folder.glob(f"{stem}*.{end}"))
-    if required and not paths:
-        raise SourceError(f"{folder}: no file {stem}*.csv or {stem}*.csv.gz")
-    names = [path.name.removesuffix(".gz") for path in paths]
-    for name in {name for name in names if names.count(name) > 1}:
-        raise SourceError(f"{folder}: {name} is there plain and as .gz; remove one of them")
-    return paths
 
 
 def read_log(paths: list[Path], tally: Tally) -> Exposures:

@@ -40,6 +40,24 @@ class Columns:
         return [*self.whole, *self.optional, *self.text]
 
 
+def find(folder: Path, stem: str, extension: str, required: bool = True) -> list[Path]:
+    """Files ``<stem>*.<extension>``, plain or .gz, of a folder, sorted by name.
+
+    Raises:
+        SourceError: there is none, though one is needed, or one is there plain and packed.
+    """
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder")
+    ends = extension, f"{extension}.gz"
+    paths = sorted(path for end in ends for path in folder.glob(f"{stem}*.{end}"))
+    if required and not paths:
+        raise SourceError(f"{folder}: no file {stem}*.{extension} or {stem}*.{extension}.gz")
+    names = [path.name.removesuffix(".gz") for path in paths]
+    for name in {name for name in names if names.count(name) > 1}:
+        raise SourceError(f"{folder}: {name} is there plain and as .gz; remove one of them")
+    return paths
+
+
 def read_batches(
     path: Path, columns: Columns, tally: Tally, delimiter: str = ",", quoted: bool = True
 ) -> Iterator[pa.Table]:
