@@ -1,0 +1,1 @@
+"""Preference pairs for Rerank-DPO: what was shown, its mirror, and the policy's own lists."""

@@ -95,13 +95,21 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     Attributes:
         min_gain: labels are refused unless the held-out log-loss (or squared error) is below
             that of the rate at each position by this share.
+        judge_share: share of the users whose lists fit a second evaluator. It labels nothing: it
+            judges the policy's lists after every epoch, so that an epoch is not chosen by the
+            evaluator that it was trained to please.
     """
 
     optim: OptimSettings = OptimSettings(epochs=6, learning_rate=2e-3, patience=2)
     width: int = 48
     layers: int = 2
     attention_heads: int = 4
+    dropout: float = 0.1
     min_gain: float = 0.005
+    judge_share: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        _check(0 < self.judge_share < 1, "judge_share must be above 0 and below 1")
 
 
 class PairSettings(Strict, kw_only=True, frozen=True):

@@ -1,0 +1,116 @@
+"""Checkpoints: what a run needs to go on to the same losses, and what later stages load.
+
+A checkpoint is one file, written aside and renamed, of tensors and plain data only, so that it is
+read with ``weights_only=True``: a checkpoint can carry no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from contracts.features import FeatureSpec
+from contracts.reading import ContractError, convert
+from training.model.gen_reranker import GenReranker
+from training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model with all that it was made from.
+
+    Attributes:
+        stage: "pretrain" or "post_train".
+        data: dataset name and fingerprint.
+        parents: SHA-256 of the weights that the stage started from, and of the DPO reference.
+        scores: held-out scores at the chosen epoch.
+    """
+
+    spec: FeatureSpec
+    settings: TrainingSettings
+    stage: str
+    weights: dict[str, Tensor]
+    data: dict[str, str]
+    parents: dict[str, str]
+    scores: dict[str, float]
+
+    def model(self) -> GenReranker:
+        """The model with these weights, in eval mode."""
+        model = GenReranker(self.spec, self.settings.model)
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+
+def weights_sha256(weights: dict[str, Tensor]) -> str:
+    """A hash of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically."""
+    save_atomically(
+        path,
+        {
+            "spec": msgspec.to_builtins(checkpoint.spec),
+            "settings": msgspec.to_builtins(checkpoint.settings),
+            "stage": checkpoint.stage,
+            "weights": {name: value.detach().cpu() for name, value in checkpoint.weights.items()},
+            "data": checkpoint.data,
+            "parents": checkpoint.parents,
+            "scores": checkpoint.scores,
+        },
+    )
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; raises ContractError when it is missing or damaged."""
+    raw = load_tensors(path)
+    try:
+        return Checkpoint(
+            spec=convert(raw["spec"], FeatureSpec, f"{path}: spec"),
+            settings=convert(raw["settings"], TrainingSettings, f"{path}: settings"),
+            stage=raw["stage"],
+            weights=raw["weights"],
+            data=raw["data"],
+            parents=raw["parents"],
+            scores=raw["scores"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ContractError(f"{path}: not a checkpoint of this project ({error!r})") from error
+
+
+def save_atomically(path: Path, state: dict[str, Any]) -> None:
+    """torch.save beside the target, then rename: a crash leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_tensors(path: Path) -> dict[str, Any]:
+    """torch.load without code; raises ContractError when the file is missing or damaged."""
+    if not path.is_file():
+        raise ContractError(f"{path}: no such checkpoint")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ContractError(f"{path}: damaged or not a checkpoint: {error}") from error
+    return state

@@ -1,0 +1,54 @@
+"""What every command of training/ shares: exit codes, and settings with overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+import yaml
+from rich.console import Console
+
+from contracts.datasets import Dataset, read_dataset
+from contracts.features import FeatureSpec
+from contracts.reading import ContractError
+from training.settings import TrainingSettings, override, read_settings
+
+console, errors = Console(), Console(stderr=True)
+
+BAD_INPUT, REFUSED = 2, 3
+
+
+class Refused(RuntimeError):
+    """A gate said no. The work up to there is kept; nothing is passed on."""
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Exit 2 with the cause on bad input, 3 on a gate's refusal."""
+    try:
+        yield
+    except Refused as refusal:
+        errors.print(f"refused: {refusal}", style="yellow", highlight=False, markup=False)
+        raise typer.Exit(REFUSED) from refusal
+    except (ContractError, ValueError, OSError) as error:
+        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
+        raise typer.Exit(BAD_INPUT) from error
+
+
+def settings_for(
+    data: Path, file: Path | None, changes: Sequence[str]
+) -> tuple[Dataset, FeatureSpec, TrainingSettings]:
+    """The dataset and the settings: those given, else the file named like the data's source."""
+    dataset, spec = read_dataset(data)
+    default = Path(__file__).parent / "settings" / f"{dataset.source}.yaml"
+    settings = read_settings(file or default)
+    return dataset, spec, override(settings, dict(_assignment(text) for text in changes))
+
+
+def _assignment(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set {text}: write it as name=value, e.g. post_train.beta=0.3")
+    return name.strip(), yaml.safe_load(value)

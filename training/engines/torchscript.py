@@ -1,0 +1,66 @@
+"""TorchScript engines: encoder and OMTP decode with the interface of docs/architecture.md.
+
+torch marks TorchScript as deprecated, and it is what Triton's python and pytorch backends load;
+what differs by format is this file alone, so that torch.export can follow.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from training.decoding.run import Mode, make_decode
+from training.model.gen_reranker import GenReranker
+
+ENCODER_FILE, DECODER_FILE = "encoder.pt", "decoder.pt"
+
+
+class EncoderEngine(nn.Module):
+    """The encoder with positions taken from the candidates' order."""
+
+    def __init__(self, model: GenReranker) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+
+    def forward(
+        self,
+        item_cat: Tensor,
+        item_dense: Tensor,
+        user_cat: Tensor,
+        user_dense: Tensor,
+        count: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        z, prior = self.encoder(item_cat, item_dense, user_cat, user_dense, count)
+        return z, prior
+
+
+def eager_engines(model: GenReranker, mode: Mode = "omtp") -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder as modules: the reference that engines are compared with."""
+    return EncoderEngine(model).eval(), make_decode(model, model.spec.list_size, mode)
+
+
+def compile_engine(module: nn.Module) -> torch.jit.ScriptModule:
+    """Script and freeze a module in eval mode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(module.eval()))
+    return frozen
+
+
+def save_engines(model: GenReranker, folder: Path, mode: Mode = "omtp") -> None:
+    """Write both engines of a model into a folder."""
+    for module, name in zip(eager_engines(model, mode), (ENCODER_FILE, DECODER_FILE)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.save(compile_engine(module), str(folder / name))
+
+
+def load_engine(path: Path) -> torch.jit.ScriptModule:
+    """Load an engine as serving does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        engine: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    return engine.eval()

@@ -1,0 +1,150 @@
+"""Evaluate policies on held-out slates, against the given order and, in a world, the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Optional
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from contracts.datasets import SPLITS, Dataset, read_dataset
+from contracts.reading import ContractError
+from training.alarms import auc_without_ndcg
+from training.checkpoint import load_checkpoint
+from training.command import console, exit_codes
+from training.data.arrays import SlateArrays, load_slates
+from training.decoding.run import Mode, decode_slates
+from training.distributed import processes
+from training.evaluation.comparison import Comparison, compare
+from training.evaluation.metrics import given_order
+from training.evaluation.report import comparison_table, write_comparison
+from training.sources.world import World, WorldSettings
+
+EPILOG = """Examples:
+
+python training/evaluate.py --data slates/ --policy post=runs/demo/post_train/best.pt
+
+python training/evaluate.py --data slates/ --policy pre=runs/demo/pretrain/best.pt
+  --policy post=runs/demo/post_train/best.pt --out report.json
+"""
+
+GIVEN, EXPOSED, ORACLE = "given order", "exposed order", "greedy oracle"
+TRUTH = "true_{kind} (simulated)"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Orders = npt.NDArray[np.int64]
+
+
+@app.command(epilog=EPILOG)
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of training/prepare.py.")],
+    policy: Annotated[list[str], typer.Option(help="name=checkpoint; may be given again.")],
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    mode: Annotated[str, typer.Option(help="omtp, one_at_a_time or verified.")] = "omtp",
+    resamples: Annotated[int, typer.Option(min=10, help="Bootstrap resamples of users.")] = 1000,
+    out: Annotated[Optional[Path], typer.Option(help="JSON file of all results.")] = None,
+) -> None:
+    """Print metrics of each policy with paired bootstrap intervals against the given order.
+
+    docs/evaluation.md defines the metrics. Lists are decoded from all candidates. Exit code 0:
+    done; 2: bad input.
+    """
+    with exit_codes():
+        if split not in SPLITS or mode not in ("omtp", "one_at_a_time", "verified"):
+            raise ValueError(
+                f"--split {split} --mode {mode}; allowed: {', '.join(SPLITS)}; "
+                "omtp, one_at_a_time, verified"
+            )
+        files = dict(_named(text) for text in policy)
+        comparison = evaluate(data, files, split, mode, resamples)  # type: ignore[arg-type]
+        if out is not None:
+            write_comparison(out, comparison)
+    console.print(comparison_table(comparison, f"{data} ({split})"))
+    for name in files:
+        alarm = auc_without_ndcg(_values(comparison, GIVEN), _values(comparison, name))
+        if alarm:
+            console.print(f"[yellow]{name}: {alarm}[/yellow]")
+
+
+def evaluate(
+    data: Path,
+    policies: Mapping[str, Path],
+    split: str = "test",
+    mode: Mode = "omtp",
+    resamples: int = 1000,
+) -> Comparison:
+    """Compare checkpoints with the given order on a split of a prepared dataset."""
+    dataset, spec = read_dataset(data)
+    slates = load_slates(data / split, spec)
+    n = min(spec.list_size, int(slates.count.max()))
+    orders: dict[str, Orders] = {GIVEN: given_order(slates.count, n), EXPOSED: slates.exposed}
+    with processes() as here:
+        for name, file in policies.items():
+            checkpoint = load_checkpoint(file)
+            if checkpoint.spec.hash() != spec.hash():
+                raise ContractError(f"{file}: was trained under another feature spec than {data}")
+            model = checkpoint.model().to(here.device)
+            orders[name] = decode_slates(model, slates, n, here.device, mode)
+    extra = None
+    if dataset.source == "simulator":
+        world = world_of(dataset)
+        users, items = world_rows(world, slates)
+        orders[ORACLE] = world.greedy_oracle(users, items, n)
+        extra = {
+            TRUTH.format(kind=kind.kind): {
+                name: true_feedback(world, kind.kind, users, items, order)
+                for name, order in orders.items()
+            }
+            for kind in spec.feedback
+        }
+    return compare(
+        orders,
+        slates.exposed,
+        slates.utility,
+        slates.user,
+        baseline=GIVEN,
+        ks=(5, 10),
+        extra=extra,
+        resamples=resamples,
+    )
+
+
+def world_of(dataset: Dataset) -> World:
+    """The world that a simulated dataset was drawn from."""
+    return World(msgspec.convert(dataset.settings["world"], WorldSettings))
+
+
+def world_rows(world: World, slates: SlateArrays) -> tuple[Orders, Orders]:
+    """User rows [S] and candidate item rows [S, M] of simulated slates."""
+    items = np.full(slates.items.shape, -1, np.int64)
+    real = slates.items != ""
+    items[real] = world.item_rows(list(slates.items[real]))
+    return world.user_rows(list(slates.user)), items
+
+
+def true_feedback(
+    world: World, kind: str, users: Orders, items: Orders, order: Orders
+) -> npt.NDArray[np.float64]:
+    """Exact expected feedback [S] of the lists ``order`` (candidate indices, -1 ends a list)."""
+    shown = np.where(order >= 0, np.take_along_axis(items, order.clip(min=0), axis=1), -1)
+    total: npt.NDArray[np.float64] = world.expected(kind, users, shown).sum(axis=1)
+    return total
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, equals, file = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--policy {text}: write it as name=checkpoint")
+    return name, Path(file)
+
+
+def _values(comparison: Comparison, method: str) -> dict[str, float]:
+    return {r.metric: r.value.estimate for r in comparison.results if r.method == method}
+
+
+if __name__ == "__main__":
+    app()

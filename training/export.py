@@ -1,0 +1,150 @@
+"""Compile a checkpoint into engines, check them against eager, and leave them for publishing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from contracts.datasets import Dataset, read_dataset
+from contracts.encoding import EncodedBatch
+from contracts.features import FeatureSpec
+from contracts.reading import ContractError
+from contracts.releases import DataVersion, Engine, Gate, Parents, file_sha256, settings_of
+from training.checkpoint import Checkpoint, load_checkpoint, weights_sha256
+from training.command import Refused, console, exit_codes
+from training.data.arrays import SlateArrays, load_slates
+from training.decoding.run import Mode
+from training.engines.parity import Engines, ParitySettings, pad, parity_gates
+from training.engines.torchscript import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    eager_engines,
+    load_engine,
+    save_engines,
+)
+from training.release.engines_folder import EnginesFile, write_engines_folder
+
+EPILOG = """Examples:
+
+python training/export.py --checkpoint runs/demo/post_train/best.pt --data slates/ --out engines/
+
+python training/publish.py --engines engines/ --out releases/
+"""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(epilog=EPILOG)
+def main(
+    checkpoint: Annotated[Path, typer.Option(help="A best.pt of pre-training or post-training.")],
+    data: Annotated[Path, typer.Option(help="Prepared slates: the requests of the parity gate.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    mode: Annotated[str, typer.Option(help="omtp, one_at_a_time or verified.")] = "omtp",
+    requests: Annotated[int, typer.Option(min=1, help="Requests of the parity gate.")] = 256,
+    tolerance: Annotated[float, typer.Option(help="Largest difference of a score.")] = 1e-4,
+) -> None:
+    """Compile a checkpoint into an encoder and a decoder engine.
+
+    Exit code 0: the engines pass the parity gate; 2: bad input; 3: they do not pass, and
+    publishing will refuse them.
+    """
+    torch.set_num_threads(1)
+    with exit_codes():
+        if mode not in ("omtp", "one_at_a_time", "verified"):
+            raise ValueError(f"--mode {mode}; allowed: omtp, one_at_a_time, verified")
+        gates = export(checkpoint, data, out, mode, requests, tolerance)  # type: ignore[arg-type]
+        for gate in gates:
+            state = "[green]pass[/green]" if gate.passed else "[red]FAIL[/red]"
+            console.print(
+                f"{state} {gate.name}: {gate.value:.3g} (limit {gate.limit:g}) {gate.detail}"
+            )
+        if not all(gate.passed for gate in gates):
+            raise Refused("the engines differ from the eager model; do not serve them")
+    console.print(f"engines in {out}; publish them with training/publish.py --engines {out}")
+
+
+def export(
+    checkpoint_file: Path,
+    data: Path,
+    out: Path,
+    mode: Mode = "omtp",
+    requests: int = 256,
+    tolerance: float = 1e-4,
+) -> tuple[Gate, ...]:
+    """Write engines and engines.json, with the gates of a parity check on held-out requests."""
+    checkpoint = load_checkpoint(checkpoint_file)
+    dataset, spec = read_dataset(data)
+    if spec.hash() != checkpoint.spec.hash():
+        raise ContractError(
+            f"{data}: feature spec {spec.hash()[:12]}, the checkpoint's "
+            f"{checkpoint.spec.hash()[:12]}; give the slates that it was trained on"
+        )
+    model = checkpoint.model()
+    if out.exists() and any(out.iterdir()) and not (out / "engines.json").exists():
+        raise ContractError(f"{out}: not empty, and not a folder of engines; give another --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    save_engines(model, out, mode)
+    eager_encoder, eager_decoder = eager_engines(model, mode)
+    engines = Engines(load_engine(out / ENCODER_FILE), load_engine(out / DECODER_FILE))
+    greedy_only = (0.0,) if mode == "verified" else (0.0, 1.0)
+    gates = parity_gates(
+        Engines(eager_encoder, eager_decoder),
+        engines,
+        _requests(load_slates(data / "test", spec, requests), spec),
+        spec.candidate_buckets,
+        ParitySettings(score=tolerance, temperatures=greedy_only),
+    )
+    write_engines_folder(out, _description(checkpoint, dataset, out, gates), spec)
+    return gates
+
+
+def _requests(slates: SlateArrays, spec: FeatureSpec, size: int = 32) -> Iterator[EncodedBatch]:
+    for batch in slates.batches(size):
+        encoded = EncodedBatch(
+            item_cat=batch.item_cat.numpy(),
+            item_dense=batch.item_dense.numpy(),
+            user_cat=batch.user_cat.numpy(),
+            user_dense=batch.user_dense.numpy(),
+            count=batch.count.numpy().astype(np.int32),
+        )
+        yield pad(encoded, spec.bucket(batch.candidates))
+
+
+def _description(
+    checkpoint: Checkpoint, dataset: Dataset, out: Path, gates: tuple[Gate, ...]
+) -> EnginesFile:
+    versions = {"torch": str(torch.__version__)}
+    engines = tuple(
+        Engine(
+            part=part,  # type: ignore[arg-type]
+            format="torchscript",
+            precision="fp32",
+            backend="python",
+            file=file,
+            versions=versions,
+        )
+        for part, file in (("encoder", ENCODER_FILE), ("decoder", DECODER_FILE))
+    )
+    anchor = checkpoint.parents.get("anchor") or weights_sha256(checkpoint.weights)
+    return EnginesFile(
+        engines=engines,
+        feature_spec_sha256=checkpoint.spec.hash(),
+        list_size=checkpoint.spec.list_size,
+        heads=checkpoint.settings.model.heads,
+        settings=settings_of(checkpoint.settings),
+        data=DataVersion(dataset=dataset.source, fingerprint=dataset.fingerprint),
+        parents=Parents(anchor=anchor, reference_sha256=checkpoint.parents.get("reference_sha256")),
+        gates=gates,
+        files={name: file_sha256(out / name) for name in (ENCODER_FILE, DECODER_FILE)},
+    )
+
+
+if __name__ == "__main__":
+    app()

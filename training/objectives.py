@@ -1,0 +1,132 @@
+"""The objectives of the two stages: a batch to a loss and what is logged.
+
+Axes: B batch, M candidates, N list positions, H heads.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from training.data.batch import Batch
+from training.losses.dpo import PairLogProbs, lengths, rerank_dpo_loss
+from training.losses.likelihood import chosen_before, list_log_probs
+from training.losses.omtp import next_items_loss, ordering_loss
+from training.model.gen_reranker import GenReranker
+from training.pairs.base import PairSource, row_seeds
+from training.settings import PostTrainSettings, PretrainSettings
+
+Scalars = dict[str, Tensor]
+
+
+class PretrainObjective(nn.Module):
+    """L_omtp on the given order (first ``given_epochs`` epochs), then on the exposure order."""
+
+    def __init__(
+        self, model: GenReranker, settings: PretrainSettings, list_size: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.list_size = list_size
+        self.seed = seed
+
+    def forward(self, batch: Batch, epoch: int) -> tuple[Tensor, Scalars]:
+        settings = self.settings
+        given = epoch <= settings.given_epochs
+        lists = batch.given(self.list_size) if given else batch.exposed
+        z, prior = self.model.encode(batch)
+        logits = self.model.window_logits(z, prior, lists)
+        loss_n = next_items_loss(logits, lists)
+        loss = settings.lambda_n * loss_n
+        scalars = {"L_n": loss_n}
+        if settings.lambda_o > 0 and self.model.settings.heads > 1:
+            by_feedback = settings.order_score == "feedback" and not given
+            generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
+            loss_o = ordering_loss(
+                logits,
+                lists,
+                batch.utility if by_feedback else None,
+                settings.max_permutations,
+                generator,
+            )
+            loss = loss + settings.lambda_o * loss_o
+            scalars["L_o"] = loss_o
+        if settings.lambda_pointwise > 0:
+            pointwise = pointwise_loss(self.model, z, batch)
+            loss = loss + settings.lambda_pointwise * pointwise
+            scalars["L_pointwise"] = pointwise
+        return loss, {name: value.detach() for name, value in scalars.items()}
+
+
+def pointwise_loss(model: GenReranker, z_BMD: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of the utility of shown items, read off Z. Not in the paper; a setting."""
+    index = batch.exposed.clamp(min=0)
+    logit = model.relevance(z_BMD).squeeze(-1).gather(1, index)
+    shown = (batch.exposed >= 0).float()
+    loss = binary_cross_entropy_with_logits(logit, batch.utility, reduction="none")
+    return ((loss * shown).sum(1) / shown.sum(1).clamp(min=1)).mean()
+
+
+class RerankDpoObjective(nn.Module):
+    """Rerank-DPO (Eq. 8): the policy against its frozen copy, over a source's pairs.
+
+    pi(Y) is the block factorisation that decoding uses (docs/paper_index.md, "Open").
+    """
+
+    def __init__(
+        self, model: GenReranker, source: PairSource, settings: PostTrainSettings, seed: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        # Not a submodule: the reference is not trained, saved or synchronised.
+        self._reference = [copy.deepcopy(model).eval().requires_grad_(False)]
+        self.source = source
+        self.settings = settings
+        self.seed = seed
+
+    @property
+    def reference(self) -> GenReranker:
+        return self._reference[0]
+
+    def forward(self, batch: Batch, epoch: int) -> tuple[Tensor, Scalars]:
+        pairs = self.source.pairs(batch, self.model, row_seeds(self.seed, epoch, batch.row))
+        both = torch.cat([pairs.chosen, pairs.rejected])
+        policy, mass = self._log_probs(self.model, batch, both)
+        with torch.no_grad():
+            reference, _ = self._log_probs(self.reference, batch, both)
+        size = batch.size
+        log_probs = PairLogProbs(policy[:size], policy[size:], reference[:size], reference[size:])
+        loss, scalars = rerank_dpo_loss(
+            log_probs,
+            lengths(pairs.chosen),
+            lengths(pairs.rejected),
+            pairs.weight,
+            self.settings,
+        )
+        scalars["pairs"] = pairs.weight.mean()
+        scalars["mass_unshown"] = mass
+        return loss, scalars
+
+    @staticmethod
+    def _log_probs(model: GenReranker, batch: Batch, both: Tensor) -> tuple[Tensor, Tensor]:
+        """log p of each position [2B, N], and the mean mass on candidates that were not shown."""
+        z, prior = model.encode(batch)
+        z, prior = torch.cat([z, z]), torch.cat([prior, prior])
+        logits = model.block_logits(z, prior, both)
+        return list_log_probs(logits, both), mass_on_unshown(logits.detach(), batch, both)
+
+
+def mass_on_unshown(logits_BNM: Tensor, batch: Batch, lists_BN: Tensor) -> Tensor:
+    """Mean probability, over the positions of lists, of candidates that were not shown."""
+    candidates = logits_BNM.size(-1)
+    shown = chosen_before(batch.exposed, candidates)[:, -1]
+    shown = shown.repeat(lists_BN.size(0) // shown.size(0), 1)
+    before = chosen_before(lists_BN, candidates)[:, :-1]
+    p = logits_BNM.float().masked_fill(before, -1e9).softmax(-1)
+    mass = (p * (~shown).unsqueeze(1)).sum(-1)
+    valid = lists_BN >= 0
+    return (mass * valid).sum() / valid.sum().clamp(min=1)

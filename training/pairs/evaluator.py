@@ -1,0 +1,87 @@
+"""The listwise evaluator: expected utility of each position of a list. Training only.
+
+A small causal Transformer over the list, with position in mind: what an item earns may depend on
+where it stands and on what stands before it. It labels the policy's own lists (policy.py) and, as
+a second copy fitted on other users, judges them. It never serves.
+
+Axes: B slates, N list positions, L lists a slate, M candidates, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, gelu, mse_loss
+
+from contracts.features import FeatureSpec
+from training.data.batch import Batch
+from training.model.encoder import GroupEmbedding
+from training.model.layers import EncoderLayer, causal_mask
+from training.settings import EvaluatorSettings
+
+
+class Evaluator(nn.Module):
+    """Predicts U of each shown item from the items up to it, their positions and the user."""
+
+    def __init__(self, spec: FeatureSpec, settings: EvaluatorSettings, max_list: int = 64) -> None:
+        super().__init__()
+        width = settings.width
+        self.binary = spec.utility_kind.type == "binary"
+        self.item = GroupEmbedding(spec.item, width)
+        self.user = GroupEmbedding(spec.user, width)
+        self.fold = nn.Linear(2 * width, width)
+        self.position = nn.Embedding(max_list, width)
+        nn.init.normal_(self.position.weight, std=0.02)
+        self.norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, settings.attention_heads, 2, settings.dropout)
+            for _ in range(settings.layers)
+        )
+        # The item alone reaches the output too: the Transformer then learns what the list adds.
+        self.own = nn.Linear(width, 1)
+        self.context = nn.Linear(width, 1)
+        self.place = nn.Embedding(max_list, 1)
+        nn.init.zeros_(self.place.weight)
+
+    def items(self, batch: Batch) -> Tensor:
+        """Representations [B, M, D] of all candidates, computed once for all lists."""
+        a = self.item(batch.item_cat, batch.item_dense)
+        u = self.user(batch.user_cat, batch.user_dense).unsqueeze(1)
+        folded: Tensor = self.fold(torch.cat([gelu(a + u), a * u], dim=-1))
+        return folded
+
+    def forward(self, items_BMD: Tensor, lists_BN: Tensor) -> Tensor:
+        """Logit (binary utility) or value of each position [B, N]."""
+        index = lists_BN.clamp(min=0).unsqueeze(-1).expand(-1, -1, items_BMD.size(-1))
+        own = items_BMD.gather(1, index)
+        place = torch.arange(lists_BN.size(1), device=lists_BN.device)
+        x = self.norm(own + self.position(place))
+        mask = causal_mask(0, lists_BN.size(1), lists_BN.device)
+        for layer in self.layers:
+            x = layer(x, mask)
+        logit: Tensor = self.own(own) + self.context(x) + self.place(place)
+        return logit.squeeze(-1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss over shown items: log-loss (binary) or squared error."""
+        predicted = self(self.items(batch), batch.exposed)
+        return utility_loss(predicted, batch, self.binary)
+
+    @torch.no_grad()
+    def value(self, batch: Batch, lists_BLN: Tensor) -> Tensor:
+        """Expected utility of whole lists [B, L]: the sum over their positions."""
+        batch_size, lists, length = lists_BLN.shape
+        items = self.items(batch).repeat_interleave(lists, dim=0)
+        flat = lists_BLN.reshape(batch_size * lists, length)
+        predicted = self(items, flat)
+        predicted = predicted.sigmoid() if self.binary else predicted
+        total: Tensor = predicted.masked_fill(flat < 0, 0.0).sum(1)
+        return total.view(batch_size, lists)
+
+
+def utility_loss(predicted_BN: Tensor, batch: Batch, binary: bool) -> Tensor:
+    """Mean log-loss or squared error over the shown items of a batch."""
+    shown = batch.exposed >= 0
+    if binary:
+        return binary_cross_entropy_with_logits(predicted_BN[shown], batch.utility[shown])
+    return mse_loss(predicted_BN[shown], batch.utility[shown])

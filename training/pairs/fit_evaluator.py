@@ -1,0 +1,118 @@
+"""Fits evaluators on logged slates, and gates them: a bad evaluator does real harm."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xxhash
+
+from training.data.arrays import SlateArrays
+from training.pairs.evaluator import Evaluator
+from training.settings import EvaluatorSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluatorReport:
+    """How well an evaluator predicts held-out lists.
+
+    Attributes:
+        loss: held-out log-loss (binary utility) or squared error.
+        position_rate_loss: that of the mean utility at each position, its bar.
+        gain: share by which it is better.
+        accepted: whether the gain reaches ``min_gain``.
+    """
+
+    loss: float
+    position_rate_loss: float
+    gain: float
+    accepted: bool
+
+
+def share_of_users(
+    users: npt.NDArray[np.object_], share: float, salt: str
+) -> npt.NDArray[np.bool_]:
+    """Which rows [S] belong to a stable share of the users."""
+    limit = int(share * 2**32)
+    inside = {
+        user: xxhash.xxh32_intdigest(f"{salt}:{user}".encode()) < limit for user in set(users)
+    }
+    return np.array([inside[user] for user in users])
+
+
+def fit_evaluator(
+    train: SlateArrays,
+    held_out: SlateArrays,
+    settings: EvaluatorSettings,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[str], None] = log.info,
+) -> tuple[Evaluator, EvaluatorReport]:
+    """Fit on ``train``, stop and gate on ``held_out`` (later slates)."""
+    torch.manual_seed(seed)
+    evaluator = Evaluator(train.spec, settings).to(device)
+    optim = settings.optim
+    optimizer = torch.optim.AdamW(
+        evaluator.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay
+    )
+    steps = max(1, optim.epochs * -(-len(train) // optim.batch_size))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, optim.learning_rate, steps)
+    best, best_loss, bad = copy.deepcopy(evaluator.state_dict()), float("inf"), 0
+    for epoch in range(optim.epochs):
+        evaluator.train()
+        order = np.random.default_rng([seed, epoch]).permutation(len(train))
+        for start in range(0, len(order), optim.batch_size):
+            loss = evaluator.loss(train.batch(order[start : start + optim.batch_size], device))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(evaluator.parameters(), optim.clip_norm)
+            optimizer.step()
+            schedule.step()
+        held = _held_out_loss(evaluator, held_out, device)
+        progress(f"evaluator epoch {epoch + 1}: held-out loss {held:.5f}")
+        if held < best_loss:
+            best, best_loss, bad = copy.deepcopy(evaluator.state_dict()), held, 0
+        elif optim.patience and (bad := bad + 1) >= optim.patience:
+            break
+    evaluator.load_state_dict(best)
+    evaluator.eval().requires_grad_(False)
+    bar = position_rate_loss(train, held_out)
+    gain = 1 - best_loss / bar if bar > 0 else 0.0
+    report = EvaluatorReport(best_loss, bar, gain, bool(gain >= settings.min_gain))
+    progress(f"evaluator: held-out loss {best_loss:.5f}, by position alone {bar:.5f}")
+    return evaluator, report
+
+
+@torch.no_grad()
+def _held_out_loss(evaluator: Evaluator, slates: SlateArrays, device: torch.device) -> float:
+    evaluator.eval()
+    total, shown = 0.0, 0
+    for batch in slates.batches(512, device):
+        items = int((batch.exposed >= 0).sum())
+        total += float(evaluator.loss(batch)) * items
+        shown += items
+    return total / max(1, shown)
+
+
+def position_rate_loss(train: SlateArrays, held_out: SlateArrays) -> float:
+    """Held-out loss of the mean utility at each position, fitted on ``train``."""
+    shown = train.exposed >= 0
+    rate = np.where(shown, train.utility, 0).sum(0) / np.maximum(1, shown.sum(0))
+    width = max(train.exposed.shape[1], held_out.exposed.shape[1])
+    rate = np.pad(rate, (0, width - len(rate)), constant_values=rate.mean())
+    rate = rate[: held_out.exposed.shape[1]]
+    held = held_out.exposed >= 0
+    utility = held_out.utility
+    if train.spec.utility_kind.type == "binary":
+        p = np.clip(rate, 1e-6, 1 - 1e-6)
+        loss = -(utility * np.log(p) + (1 - utility) * np.log(1 - p))
+    else:
+        loss = (utility - rate) ** 2
+    return float(loss[held].mean())

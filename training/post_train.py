@@ -1,0 +1,172 @@
+"""Rerank-DPO: post-train a pre-trained policy on preference pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import msgspec
+import typer
+
+from contracts.datasets import Dataset
+from contracts.features import FeatureSpec
+from contracts.reading import ContractError, stable_hash
+from training.alarms import collapse, duplicates
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_sha256
+from training.command import Refused, console, exit_codes, settings_for
+from training.curves import plot_history
+from training.data.arrays import SlateArrays, load_slates
+from training.distributed import Processes, processes
+from training.loop import History, Stage, run_stage
+from training.objectives import RerankDpoObjective
+from training.pairs.base import PairSource
+from training.pairs.evaluator import Evaluator
+from training.pairs.exposure import ExposurePairs
+from training.pairs.fit_evaluator import fit_evaluator, share_of_users
+from training.pairs.mirrored import MirroredPairs
+from training.pairs.policy import PolicyPairs
+from training.settings import TrainingSettings
+from training.validation import Validation
+
+EPILOG = """Examples:
+
+python training/post_train.py --data slates/ --start runs/demo/pretrain/best.pt --out runs/demo
+
+python training/post_train.py --data slates/ --start runs/demo/pretrain/best.pt --out runs/paper
+  --set post_train.pairs.source=exposure --set post_train.likelihood=none
+"""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(epilog=EPILOG)
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of training/prepare.py.")],
+    start: Annotated[Path, typer.Option(help="Checkpoint to start from: the DPO reference.")],
+    out: Annotated[Path, typer.Option(help="Run folder; writes post_train/ in it.")],
+    settings: Annotated[
+        Optional[Path], typer.Option(help="YAML; by default the one of the data's source.")
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", help="A setting, e.g. post_train.beta=0.3.")
+    ] = None,
+) -> None:
+    """Post-train a policy; the best epoch on held-out slates becomes OUT/post_train/best.pt.
+
+    Epoch 0 is the starting policy: if no epoch is better, that is what comes out.
+
+    Exit code 0: done; 2: bad input; 3: refused: the evaluator is no better than the position
+    alone, or an alarm (DPO collapse) stopped the run. OUT/post_train/best.pt is then the best
+    policy before the alarm.
+    """
+    with exit_codes(), processes() as here:
+        dataset, spec, typed = settings_for(data, settings, set_ or ())
+        history = post_train(data, dataset, spec, typed, start, out, here)
+        if here.is_first:
+            console.print(
+                f"best epoch {history.best_epoch} (held-out score {history.best_score:.4f}); "
+                f"{out / 'post_train' / 'best.pt'}; curves in {out / 'post_train' / 'curves.png'}"
+            )
+        if history.alarm:
+            raise Refused(history.alarm)
+
+
+def post_train(
+    data: Path,
+    dataset: Dataset,
+    spec: FeatureSpec,
+    settings: TrainingSettings,
+    start: Path,
+    out: Path,
+    here: Processes,
+) -> History:
+    """The stage as a function; leaves ``out``/post_train/best.pt."""
+    folder = out / "post_train"
+    begun = load_checkpoint(start)
+    if begun.spec.hash() != spec.hash():
+        raise ContractError(
+            f"{start}: feature spec {begun.spec.hash()[:12]}, the data's {spec.hash()[:12]}; "
+            "start from a checkpoint of this data"
+        )
+    train, valid = load_slates(data / "train", spec), load_slates(data / "valid", spec)
+    model = begun.model().to(here.device)
+    reference_sha256 = weights_sha256(begun.weights)
+    source, judge, refusal = make_source(train, valid, settings, here)
+    list_size = min(spec.list_size, int(valid.count.max()))
+    all_shown = bool((valid.count <= (valid.exposed >= 0).sum(1)).all())
+    post = settings.post_train
+    stage = Stage(
+        name="post_train",
+        objective=RerankDpoObjective(model, source, post, settings.seed),
+        optim=post.optim,
+        validate=Validation(model, valid, here.device, judge),
+        # Where candidates were not shown, the log cannot rank them: the judge can.
+        selection="value" if judge else "ndcg" if all_shown else "ndcg_shown",
+        epochs=0 if refusal else post.optim.epochs,
+        seed=settings.seed,
+        identity=stable_hash(
+            [dataset.fingerprint, msgspec.to_builtins(post), settings.seed, reference_sha256]
+            + [dataset.shuffled_feedback, list_size]
+        ),
+        alarm=lambda scores: duplicates(scores) or collapse(post.collapse_nats, scores),
+    )
+    history = run_stage(stage, train, folder, here)
+    history.alarm = history.alarm or refusal
+    if here.is_first:
+        save_checkpoint(
+            folder / "best.pt",
+            Checkpoint(
+                spec=spec,
+                settings=msgspec.structs.replace(settings, model=begun.settings.model),
+                stage="post_train",
+                weights=model.state_dict(),
+                data={"dataset": dataset.source, "fingerprint": dataset.fingerprint},
+                parents={**begun.parents, "reference_sha256": reference_sha256},
+                scores={stage.selection: history.best_score},
+            ),
+        )
+        plot_history(history, folder / "curves.png", "Rerank-DPO")
+    return history
+
+
+def make_source(
+    train: SlateArrays, valid: SlateArrays, settings: TrainingSettings, here: Processes
+) -> tuple[PairSource, Evaluator | None, str]:
+    """The settings' pair source; for policy pairs also the judge, and why it was refused or ""."""
+    pairs = settings.post_train.pairs
+    if pairs.source == "exposure":
+        return ExposurePairs(pairs.alpha, pairs.gamma), None, ""
+    if pairs.source == "mirrored":
+        return MirroredPairs(pairs.alpha, pairs.gamma), None, ""
+    judged = share_of_users(train.user, pairs.evaluator.judge_share, "judge")
+    fitted = []
+    for number, part in enumerate((~judged, judged)):
+        evaluator, report = fit_evaluator(
+            train.take(part.nonzero()[0]),
+            valid,
+            pairs.evaluator,
+            settings.seed + number,
+            here.device,
+        )
+        name = "labelling" if number == 0 else "judging"
+        if here.is_first:
+            console.print(
+                f"{name} evaluator: held-out loss {report.loss:.5f}, by position alone "
+                f"{report.position_rate_loss:.5f} ({report.gain:+.2%})"
+            )
+        fitted.append((evaluator, report))
+    (labeller, report), (judge, judge_report) = fitted
+    refusal = ""
+    if not (report.accepted and judge_report.accepted):
+        refusal = (
+            "the evaluators predict held-out feedback no better than the position alone "
+            f"({report.gain:+.2%} and {judge_report.gain:+.2%}, needed "
+            f"{pairs.evaluator.min_gain:+.2%}); they may not label pairs. The policy stays as it "
+            "was; give more slates, or better features"
+        )
+    list_size = min(train.spec.list_size, int(train.count.max()))
+    return PolicyPairs(labeller, list_size, pairs.draws, pairs.temperature), judge, refusal
+
+
+if __name__ == "__main__":
+    app()
