@@ -19,6 +19,7 @@ help:  ## what this Makefile can do
 	@echo '  make setup PYTHON=python3.12            choose the interpreter (3.10 to 3.12)'
 
 setup: $(READY)  ## create .venv and install the pinned versions
+	@echo '$(VENV) is ready: '"$$($(BIN)/python --version)"
 
 demo: $(READY)  ## train, publish, serve and rerank over gRPC, then shut down
 	$(BIN)/python deploy/demo.py $(if $(DATA),--data "$(DATA)") $(ARGS)
