@@ -33,7 +33,7 @@ python training/evaluate.py --data slates/ --policy pre=runs/demo/pretrain/best.
 """
 
 GIVEN, EXPOSED, ORACLE = "given order", "exposed order", "greedy oracle"
-TRUTH = "true_{kind} (simulated)"
+TRUTH = "true {kind}*"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Orders = npt.NDArray[np.int64]
@@ -47,6 +47,9 @@ def main(
     mode: Annotated[str, typer.Option(help="omtp, one_at_a_time or verified.")] = "omtp",
     resamples: Annotated[int, typer.Option(min=10, help="Bootstrap resamples of users.")] = 1000,
     out: Annotated[Optional[Path], typer.Option(help="JSON file of all results.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Print every metric, not only the headline.")
+    ] = False,
 ) -> None:
     """Print metrics of each policy with paired bootstrap intervals against the given order.
 
@@ -63,7 +66,10 @@ def main(
         comparison = evaluate(data, files, split, mode, resamples)  # type: ignore[arg-type]
         if out is not None:
             write_comparison(out, comparison)
-    console.print(comparison_table(comparison, f"{data} ({split})"))
+    shown = comparison if everything else headline(comparison)
+    console.print(comparison_table(shown, f"{data.name} ({split})"))
+    if any(name.startswith("true ") for name in _names(comparison)):
+        console.print("* exact expectation in a simulated world: no log could tell it.")
     for name in files:
         alarm = auc_without_ndcg(_values(comparison, GIVEN), _values(comparison, name))
         if alarm:
@@ -133,6 +139,22 @@ def true_feedback(
     shown = np.where(order >= 0, np.take_along_axis(items, order.clip(min=0), axis=1), -1)
     total: npt.NDArray[np.float64] = world.expected(kind, users, shown).sum(axis=1)
     return total
+
+
+def headline(comparison: Comparison) -> Comparison:
+    """The results that people look at first; the rest stays in the JSON file and under --all."""
+    longest = max(
+        int(name.split("@")[1]) for name in _names(comparison) if name.startswith("ndcg@")
+    )
+    first = {f"ndcg@{longest}", f"ndcg_shown@{longest}", f"map@{longest}", "auc", "gauc"}
+    results = tuple(
+        r for r in comparison.results if r.metric in first or r.metric.startswith("true ")
+    )
+    return msgspec.structs.replace(comparison, results=results)
+
+
+def _names(comparison: Comparison) -> set[str]:
+    return {result.metric for result in comparison.results}
 
 
 def _named(text: str) -> tuple[str, Path]:

@@ -21,8 +21,8 @@ def comparison_table(comparison: Comparison, title: str = "Evaluation") -> Table
     )
     for name in ("metric", "order"):
         table.add_column(name, no_wrap=True)
-    for name in ("value", f"against {comparison.baseline}", f"{percent} interval", "lists"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("value", f"minus {comparison.baseline}, {percent} interval"):
+        table.add_column(name, justify="right")
     previous = None
     for result in comparison.results:
         if previous not in (None, result.metric):
@@ -31,8 +31,7 @@ def comparison_table(comparison: Comparison, title: str = "Evaluation") -> Table
             result.metric if result.metric != previous else "",
             result.method,
             f"{result.value.estimate:.4f}",
-            *_difference(result.difference),
-            f"{result.lists:,}",
+            _difference(result.difference),
         )
         previous = result.metric
     return table
@@ -43,9 +42,8 @@ def write_comparison(path: str | Path, comparison: Comparison) -> None:
     write_json(path, comparison)
 
 
-def _difference(difference: Interval | None) -> tuple[str, str]:
+def _difference(difference: Interval | None) -> str:
     if difference is None:
-        return "", ""
-    texts = (f"{difference.estimate:+.4f}", f"{difference.low:+.4f} to {difference.high:+.4f}")
-    first, second = (f"[bold]{text}[/bold]" if difference.excludes_zero else text for text in texts)
-    return first, second
+        return ""
+    text = f"{difference.estimate:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+    return f"[bold]{text}[/bold]" if difference.excludes_zero else text

@@ -20,6 +20,10 @@ from training.model.layers import EncoderLayer, causal_mask
 from training.settings import EvaluatorSettings
 
 
+#: How far back an item's like is looked for, in list positions.
+WINDOWS = (1, 2, 4, 8)
+
+
 class Evaluator(nn.Module):
     """Predicts U of each shown item from the items up to it, their positions and the user."""
 
@@ -37,6 +41,9 @@ class Evaluator(nn.Module):
             EncoderLayer(width, settings.attention_heads, 2, settings.dropout)
             for _ in range(settings.layers)
         )
+        # How often an item's categories stood just before it: what a small Transformer would need
+        # many lists to learn by itself.
+        self.repeats = nn.Linear(len(WINDOWS) * spec.item.categorical_columns, width)
         # The item alone reaches the output too: the Transformer then learns what the list adds.
         self.own = nn.Linear(width, 1)
         self.context = nn.Linear(width, 1)
@@ -44,18 +51,19 @@ class Evaluator(nn.Module):
         nn.init.zeros_(self.place.weight)
 
     def items(self, batch: Batch) -> Tensor:
-        """Representations [B, M, D] of all candidates, computed once for all lists."""
+        """Representations [B, M, D] of all candidates alone, computed once for all lists."""
         a = self.item(batch.item_cat, batch.item_dense)
         u = self.user(batch.user_cat, batch.user_dense).unsqueeze(1)
         folded: Tensor = self.fold(torch.cat([gelu(a + u), a * u], dim=-1))
         return folded
 
-    def forward(self, items_BMD: Tensor, lists_BN: Tensor) -> Tensor:
+    def forward(self, items_BMD: Tensor, item_cat_BMC: Tensor, lists_BN: Tensor) -> Tensor:
         """Logit (binary utility) or value of each position [B, N]."""
         index = lists_BN.clamp(min=0).unsqueeze(-1).expand(-1, -1, items_BMD.size(-1))
         own = items_BMD.gather(1, index)
         place = torch.arange(lists_BN.size(1), device=lists_BN.device)
-        x = self.norm(own + self.position(place))
+        repeats = self.repeats(repeated_categories(item_cat_BMC, lists_BN))
+        x = self.norm(own + self.position(place) + repeats)
         mask = causal_mask(0, lists_BN.size(1), lists_BN.device)
         for layer in self.layers:
             x = layer(x, mask)
@@ -64,7 +72,7 @@ class Evaluator(nn.Module):
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over shown items: log-loss (binary) or squared error."""
-        predicted = self(self.items(batch), batch.exposed)
+        predicted = self(self.items(batch), batch.item_cat, batch.exposed)
         return utility_loss(predicted, batch, self.binary)
 
     @torch.no_grad()
@@ -72,11 +80,26 @@ class Evaluator(nn.Module):
         """Expected utility of whole lists [B, L]: the sum over their positions."""
         batch_size, lists, length = lists_BLN.shape
         items = self.items(batch).repeat_interleave(lists, dim=0)
+        categories = batch.item_cat.repeat_interleave(lists, dim=0)
         flat = lists_BLN.reshape(batch_size * lists, length)
-        predicted = self(items, flat)
+        predicted = self(items, categories, flat)
         predicted = predicted.sigmoid() if self.binary else predicted
         total: Tensor = predicted.masked_fill(flat < 0, 0.0).sum(1)
         return total.view(batch_size, lists)
+
+
+def repeated_categories(item_cat_BMC: Tensor, lists_BN: Tensor) -> Tensor:
+    """Share of the last w items with the same value, for each feature and window [B, N, C * W]."""
+    index = lists_BN.clamp(min=0).unsqueeze(-1).expand(-1, -1, item_cat_BMC.size(-1))
+    rows_BNC = item_cat_BMC.gather(1, index)
+    same = (rows_BNC.unsqueeze(2) == rows_BNC.unsqueeze(1)).float()  # [B, N, N, C]
+    place = torch.arange(lists_BN.size(1), device=lists_BN.device)
+    back = place.unsqueeze(1) - place.unsqueeze(0)
+    shares = []
+    for window in WINDOWS:
+        seen = ((back > 0) & (back <= window)).float() / window
+        shares.append(torch.einsum("bnjc,nj->bnc", same, seen))
+    return torch.cat(shares, dim=-1)
 
 
 def utility_loss(predicted_BN: Tensor, batch: Batch, binary: bool) -> Tensor:

@@ -55,12 +55,12 @@ def read_searches(path: Path, tally: Tally) -> Iterator[tuple[int, list[ShownAd]
     columns = Columns(
         whole=("SearchID", "AdID", "Position", "ObjectType"), optional=("HistCTR", "IsClick")
     )
-    current = -1
+    current = last = -1
     ads: list[ShownAd] = []
     for table in read_batches(path, columns, tally, "\t", quoted=False):
         good = _usable(table, path, tally)
         values = [numbers(table, name) for name in columns.names]
-        _check_order(values[0], current, path)
+        last = _check_order(values[0], last, path)
         rows = zip(*(column[good].tolist() for column in values))
         for search, ad, position, kind, rate, click in rows:
             if search != current:
@@ -97,7 +97,8 @@ def _usable(table: pa.Table, path: Path, tally: Tally) -> npt.NDArray[np.bool_]:
     return good
 
 
-def _check_order(ids: npt.NDArray[np.int64], before: int, path: Path) -> None:
+def _check_order(ids: npt.NDArray[np.int64], before: int, path: Path) -> int:
+    """The last id of a batch; raises SourceError where ids do not ascend from ``before`` on."""
     steps = np.diff(ids, prepend=before)
     if (steps < 0).any():
         at = int(np.argmax(steps < 0))
@@ -106,6 +107,7 @@ def _check_order(ids: npt.NDArray[np.int64], before: int, path: Path) -> None:
             f"{path}: SearchID {ids[at]} comes after {last}; the file must ascend by SearchID. "
             "Sort it, all lines but the first, numerically by its first column"
         )
+    return int(ids[-1]) if len(ids) else before
 
 
 class SearchLookup:
@@ -131,8 +133,7 @@ class SearchLookup:
         last = -1
         for table in read_batches(path, columns, tally, "\t", quoted=False):
             ids = numbers(table, "SearchID")
-            _check_order(ids, last, path)
-            last = int(ids[-1]) if len(ids) else last
+            last = _check_order(ids, last, path)
             times = _times(table["SearchDate"])
             tally.drop(f"{path.name}: SearchDate is not a time", times.null_count)
             rows = zip(

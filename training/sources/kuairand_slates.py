@@ -12,7 +12,11 @@ from training.sources.initial_ranker import InitialRanker, rank_scores
 from training.sources.kuairand_features import ITEM_NUMBERS, USER_NUMBERS, PastFeatures
 from training.sources.kuairand_files import USER_TEXT, VIDEO_TEXT, WATCH_TIME, Exposures
 
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+USER_NAMES = (*USER_NUMBERS, *USER_TEXT)
+ITEM_NAMES = (*ITEM_NUMBERS, "length_class", *VIDEO_TEXT)
 
 
 class SlateBuilder:
@@ -23,45 +27,52 @@ class SlateBuilder:
         self._next: dict[int, int] = {}
 
     def slates(self, lists: Ints) -> Iterator[Slate]:
-        """Slates of lists [L, size] of exposures."""
+        """Slates of lists [L, N] of exposures, each in the order of exposure."""
         shown = self.exposures.rows(lists.ravel())
-        numbers = self.past.later(shown)
-        scores = rank_scores(self.ranker, self.past.rows(shown, numbers)).reshape(lists.shape)
-        users, videos = self.past.users.at(shown.user), self.past.videos.at(shown.video)
-        columns: dict[str, list[Scalar]] = {
-            name: [None if value != value else value for value in numbers[name].tolist()]
-            for name in (*USER_NUMBERS, *ITEM_NUMBERS)
-        }
-        columns["length_class"] = [str(value) for value in self.past.length[videos]]
-        columns.update({n: self.past.videos.text[n][videos].tolist() for n in VIDEO_TEXT})
-        columns.update({n: self.past.users.text[n][users].tolist() for n in USER_TEXT})
-        items = shown.video.reshape(lists.shape)
-        # By score, then by id: what was shown when has no part in the order.
-        given = np.lexsort((items, -scores), axis=1)
-        position = np.argsort(given, axis=1)
+        # Inputs are computed with a list's items in the order of their ids: a row's score can
+        # differ in its last bits with its place in a batch, and that place must not be a time.
+        by_item = np.argsort(shown.video.reshape(lists.shape), axis=1)
+        ranked = self.exposures.rows(np.take_along_axis(lists, by_item, axis=1).ravel())
+        numbers = self.past.later(ranked)
+        scores = rank_scores(self.ranker, self.past.rows(ranked, numbers))
+        scores = scores.reshape(lists.shape).round(5)
+        columns = self._columns(ranked, numbers)
+        given = np.argsort(-scores, axis=1, kind="stable")
+        exposed = np.take_along_axis(np.argsort(given, axis=1), np.argsort(by_item, axis=1), axis=1)
         for index, order in enumerate(given.tolist()):
             first = index * lists.shape[1]
+            user = int(shown.user[first])
             yield Slate(
-                request_id=self._request_id(int(shown.user[first])),
-                user=str(shown.user[first]),
+                request_id=self._request_id(user),
+                user=str(user),
                 time=int(shown.time[first]),
                 surface="log" if shown.from_log[first] else "sequence",
                 release="production",
                 candidates=tuple(
                     Candidate(
-                        item=str(items[index, column]),
+                        item=str(ranked.video[first + column]),
                         score=float(scores[index, column]),
-                        features={
-                            name: columns[name][first + column]
-                            for name in (*ITEM_NUMBERS, "length_class", *VIDEO_TEXT)
-                        },
+                        features={name: columns[name][first + column] for name in ITEM_NAMES},
                     )
                     for column in order
                 ),
-                exposed=tuple(position[index].tolist()),
-                user_features={name: columns[name][first] for name in (*USER_NUMBERS, *USER_TEXT)},
+                exposed=tuple(exposed[index].tolist()),
+                user_features={name: columns[name][first] for name in USER_NAMES},
                 feedback=_feedback(shown, first, lists.shape[1]),
             )
+
+    def _columns(self, ranked: Exposures, numbers: dict[str, Floats]) -> dict[str, list[Scalar]]:
+        """Raw features of exposures, by name; None is missing."""
+        users, videos = self.past.users, self.past.videos
+        user, video = users.at(ranked.user), videos.at(ranked.video)
+        columns: dict[str, list[Scalar]] = {
+            name: [None if value != value else value for value in values.tolist()]
+            for name, values in numbers.items()
+        }
+        columns["length_class"] = [str(value) for value in self.past.length[video]]
+        columns.update({name: videos.text[name][video].tolist() for name in VIDEO_TEXT})
+        columns.update({name: users.text[name][user].tolist() for name in USER_TEXT})
+        return columns
 
     def _request_id(self, user: int) -> str:
         number = self._next[user] = self._next.get(user, 0) + 1

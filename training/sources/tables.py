@@ -18,6 +18,8 @@ import pyarrow.csv as csv
 
 from training.sources.base import SourceError, Tally
 
+#: How much of a file is held at once; no row may be longer.
+BLOCK_BYTES = 1 << 22
 NO_VALUE = ("", "NULL", "null", "nan", "NaN", "None", "\\N")
 _NUMBER = r"^[+-]?[0-9]{1,15}(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?$"
 _WHOLE = r"^[+-]?[0-9]{1,18}(\.0*)?$"
@@ -70,7 +72,7 @@ def read_batches(
     try:
         with csv.open_csv(
             path,
-            csv.ReadOptions(use_threads=False, block_size=1 << 22),
+            csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
             csv.ParseOptions(
                 delimiter=delimiter,
                 quote_char='"' if quoted else False,
