@@ -77,7 +77,7 @@ def up(
         with console.status(f"loading {folder.name}"):
             name = stack.load(folder)
         console.print(f"Triton serves [bold]{name}[/bold]")
-        _print_state(state, stack.models())
+        _print_state(state, stack)
 
 
 @app.command()
@@ -85,7 +85,7 @@ def status(home: Home = DEFAULT_HOME) -> None:
     """Say whether Triton runs, where, and what it serves; after a crash, the end of its log."""
     with _reported(NOT_RUNNING):
         stack = LocalTriton(home)
-        _print_state(stack.state(), stack.models())
+        _print_state(stack.state(), stack)
 
 
 @app.command()
@@ -104,12 +104,14 @@ def down(home: Home = DEFAULT_HOME) -> None:
     console.print("Triton is stopped" if ran else "Triton was not running")
 
 
-def _print_state(state: StackState, models: list[str]) -> None:
+def _print_state(state: StackState, stack: LocalTriton) -> None:
     table = Table(show_header=False, box=None)
     table.add_row("gRPC", state.grpc_url)
     table.add_row("HTTP", f"http://127.0.0.1:{state.ports.http}")
     table.add_row("metrics", f"http://127.0.0.1:{state.ports.metrics}/metrics")
-    table.add_row("models", ", ".join(models) or "none")
+    for release in stack.releases():
+        # Triton calls a model ready whose process has died, so each is asked.
+        table.add_row("release", f"{release}: {stack.failure(release) or 'answers'}")
     table.add_row("process", str(state.pid))
     table.add_row("log", state.log)
     console.print(table)

@@ -6,14 +6,17 @@ import fcntl
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import tritonclient.grpc as triton
+from prometheus_client import CollectorRegistry
 from tritonclient.utils import InferenceServerException
 
+from contracts.releases import RELEASE_NAME
+from contracts.slates import Candidate, RerankRequest
 from deploy.served_repository import add_release, models_of
 from deploy.triton_install import ROOT, StackError, find_triton
 from deploy.triton_process import (
@@ -26,9 +29,11 @@ from deploy.triton_process import (
     start,
     stop,
 )
+from handlers.client import RerankClient
+from handlers.rerank_metrics import RerankMetrics
 
 DEFAULT_HOME = ROOT / ".local" / "stack"
-START_S, LOAD_S, STOP_S = 60.0, 300.0, 15.0
+START_S, LOAD_S, PROBE_S, STOP_S = 60.0, 300.0, 30.0, 15.0
 _POLL_S = 0.05
 #: A port chosen as free can be taken before Triton binds it; then others are chosen.
 _START_ATTEMPTS = 3
@@ -121,43 +126,67 @@ class LocalTriton:
         return state
 
     def load(self, release: Path) -> str:
-        """Verify a release, make it servable and load it; returns its name. Idempotent.
+        """Verify a release, load it and see that it answers; returns its name. Idempotent.
+
+        A release that is loaded but does not answer is loaded afresh: Triton does not start an
+        engine's process again after it died, and goes on calling the model ready.
 
         Raises:
-            StackError: the release is damaged, or Triton refuses it; the message says why. A
-                release that was loaded in part is taken out again.
+            StackError: the release is damaged, Triton refuses it, or it does not answer; the
+                message says why. It is taken out again.
         """
         state = self.state()
         name = add_release(release, self.home.repository)
-        encoder, decoder, ensemble = models_of(name)
         try:
             # Loading the ensemble loads its two steps, side by side. Loading each by name first
             # has been seen to load them a second time when the ensemble follows.
-            self.load_model(ensemble)
+            self.load_model(models_of(name)[-1])
+            if self.failure(name):
+                self.unload(name)
+                add_release(release, self.home.repository)
+                self.load_model(models_of(name)[-1])
+                failure = self.failure(name)
+                if failure:
+                    raise StackError(f"{name} is loaded but does not answer: {failure}")
         except StackError:
             if is_alive(state):
                 self.unload(name)
             raise
-        missing = {encoder, decoder, ensemble} - set(self.models())
-        if missing:
-            raise StackError(f"{name}: loaded, but not ready: {', '.join(sorted(missing))}")
         return name
 
+    def failure(self, release: str) -> str | None:
+        """What a loaded release says to a request that lacks every feature; None if it answers."""
+        request = RerankRequest(request_id="probe", user="", candidates=(Candidate(item="probe"),))
+        metrics = RerankMetrics(CollectorRegistry())  # a probe is no traffic
+        with RerankClient(
+            self.state().grpc_url, release, deadline_ms=1000 * PROBE_S, metrics=metrics
+        ) as client:
+            return client.rerank(request).error
+
     def load_model(self, model: str) -> None:
-        """Load one model that lies in the served repository."""
+        """Load one model that lies in the served repository; an ensemble brings its steps."""
         self._call(self.state(), lambda client: client.load_model(model, client_timeout=LOAD_S))
 
     def unload(self, release: str) -> None:
         """Take a release out of service, the ensemble first, and wait until it is gone."""
+        self.unload_models(models_of(release)[::-1])
+
+    def unload_models(self, models: Sequence[str]) -> None:
+        """Take models out of service and of the served repository, and wait until they are gone."""
         state = self.state()
-        for model in reversed(models_of(release)):
+        for model in models:
             self._call(state, lambda client, model=model: client.unload_model(model))
             (self.home.repository / model).unlink(missing_ok=True)
         give_up = time.monotonic() + LOAD_S
-        while any(model in models_of(release) for model in self.models()):
+        while set(self.models()) & set(models):
             if time.monotonic() > give_up:
-                raise StackError(f"{release}: not unloaded after {LOAD_S:g} s")
+                raise StackError(f"{', '.join(models)}: not unloaded after {LOAD_S:g} s")
             time.sleep(_POLL_S)
+
+    def releases(self) -> list[str]:
+        """Names of the releases whose ensemble is loaded."""
+        names = [model.removeprefix("gref_") for model in self.models()]
+        return [name for name in names if RELEASE_NAME.match(name)]
 
     def models(self) -> list[str]:
         """Names of the models that are ready."""

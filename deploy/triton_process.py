@@ -117,7 +117,7 @@ def server_command(binary: Path, repository: Path, backends: Path, ports: Ports)
         "--model-control-mode=explicit",
         "--disable-auto-complete-config",
         "--strict-readiness=true",
-        "--exit-timeout-secs=10",
+        "--exit-timeout-secs=5",
         f"--http-address={LOCALHOST}",
         f"--http-port={ports.http}",
         f"--grpc-address={LOCALHOST}",

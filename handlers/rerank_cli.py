@@ -143,7 +143,9 @@ def _headline(request: RerankRequest, result: RerankResult) -> str:
     made_by = f"release {result.release}" if not result.fallback else "given order"
     passes = f", {result.passes} decoder passes" if result.passes is not None else ""
     count = len(request.candidates)
-    return f"{request.request_id}: {count} candidates, {made_by}, {result.latency_ms:.1f} ms{passes}"
+    return (
+        f"{request.request_id}: {count} candidates, {made_by}, {result.latency_ms:.1f} ms{passes}"
+    )
 
 
 def _table(result: RerankResult) -> Table:

@@ -101,6 +101,8 @@ class TritonPythonModel:
             raise RefusedInputError(
                 f"ITEM_CAT holds {padded} candidates, ITEM_DENSE {tensor['ITEM_DENSE'].shape[1]}"
             )
+        if padded == 0:
+            raise RefusedInputError("ITEM_CAT holds no candidate; allowed: at least one")
         count = tensor["COUNT"]
         if bool(((count < 1) | (count > padded)).any()):
             raise RefusedInputError(f"COUNT is {count.flatten().tolist()}; allowed: 1 to {padded}")
