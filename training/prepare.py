@@ -100,26 +100,37 @@ def prepare(
 
     Exit code 0: done; 2: the input or an option cannot be used.
     """
+    given: dict[str, Any] = {
+        "input": input,
+        "list_size": list_size,
+        "lists": lists,
+        "world": world,
+        "earlier_until": earlier_until,
+        "valid_from": valid_from,
+        "test_from": test_from,
+        "test_until": test_until,
+        "clicked_only": clicked_only or None,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
     try:
         check_target(out, force)
-        given: dict[str, Any] = {
-            "input": input,
-            "list_size": list_size,
-            "lists": lists,
-            "world": world,
-            "earlier_until": earlier_until,
-            "valid_from": valid_from,
-            "test_from": test_from,
-            "test_until": test_until,
-            "clicked_only": clicked_only or None,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
         made = make_source(source, seed, given)
+    except ValueError as error:  # of settings, too
+        raise _refuse(error) from error
+    try:
         dataset = _write(made, out, force, seed if shuffle_feedback else None)
-    except (SourceError, ContractError, ValueError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
-        raise typer.Exit(2) from error
+    except (SourceError, ContractError) as error:
+        raise _refuse(error) from error
+    except OSError as error:
+        raise _refuse(f"{out}: cannot be written: {error}; nothing was changed") from error
     _report(dataset, out)
+
+
+def _refuse(why: object) -> typer.Exit:
+    Console(stderr=True).print(
+        f"[red]error:[/red] {escape(str(why))}", highlight=False, soft_wrap=True
+    )
+    return typer.Exit(2)
 
 
 def make_source(name: SourceName, seed: int, given: dict[str, Any]) -> Source:

@@ -100,5 +100,5 @@ def test_features_are_accepted_by_the_encoder() -> None:
 
 @pytest.mark.parametrize("changes", [{"lists": 0}, {"valid_part": 0.6, "test_part": 0.4}])
 def test_impossible_settings_are_refused(changes: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="allowed|leave room"):
+    with pytest.raises(ValueError, match=r"allowed|leave room"):
         msgspec.structs.replace(SimulatorSettings(world=TINY), **changes)

@@ -24,7 +24,9 @@ def write(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
 def test_types_and_missing_values(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path / name, 'id,other,x,t\n1,z,2.5,"a,b"\n-2.0,z,,\n+3,z,NULL,nan\n4,z,1e-2,ü\n')
+    path = write(
+        tmp_path / name, 'id,other,x,t\n1,z,2.5,"a,b"\n-2.0,z,,\n+3,z,NULL,nan\n4,z,1e-2,ü\n'
+    )
     tally = Tally()
     table = read_table(path, COLUMNS, tally)
     assert table["id"].to_pylist() == [1, -2, 3, 4]
@@ -56,7 +58,7 @@ def test_missing_file_column_or_rows(tmp_path: Path) -> None:
         read_table(tmp_path / "none.csv", COLUMNS, Tally())
     with pytest.raises(SourceError, match=r"'t'.*the columns needed are id, x, t"):
         read_table(write(tmp_path / "a.csv", "id,x\n1,2\n"), COLUMNS, Tally())
-    with pytest.raises(SourceError, match="cannot be read|no rows"):
+    with pytest.raises(SourceError, match=r"cannot be read|no rows"):
         read_table(write(tmp_path / "b.csv", ""), COLUMNS, Tally())
 
 
