@@ -1,0 +1,144 @@
+"""The whole path once: slates, training, a published release, a real Triton, lists over gRPC.
+
+Runs the commands that a team would run, one after the other, and prints each before it does.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+
+from contracts.datasets import Dataset, read_dataset
+from deploy.demo_requests import Served, rerank_over_grpc
+from deploy.local_triton import LocalTriton
+from deploy.triton_process import Ports
+
+EPILOG = """Examples:
+
+make demo
+
+make demo DATA=path/to/KuaiRand-Pure/data
+
+python deploy/demo.py --world strong --lists 20000
+"""
+
+REFUSED = 3
+ROOT = Path(__file__).resolve().parents[1]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+
+
+@app.command(epilog=EPILOG)
+def main(
+    data: Annotated[
+        Optional[Path], typer.Option(help="KuaiRand's CSV folder; without it, a simulated world.")
+    ] = None,
+    world: Annotated[str, typer.Option(help="Simulated world: noisy or strong.")] = "noisy",
+    lists: Annotated[int, typer.Option(min=1000, help="Simulated requests.")] = 16_000,
+    requests: Annotated[int, typer.Option(min=1, help="Requests over gRPC.")] = 400,
+    out: Annotated[Path, typer.Option(help="Folder of everything the demo makes.")] = Path("demo"),
+) -> None:
+    """Train, evaluate, publish, serve and rerank; then shut down. Exit code 0: all of it worked."""
+    started = time.monotonic()
+    slates = out / "slates"
+    if data is None:
+        arguments = ["--source", "simulator", "--world", world, "--lists", str(lists)]
+    else:
+        arguments = ["--source", "kuairand", "--input", str(data)]
+    run("training/prepare.py", *arguments, "--out", slates, "--force")
+    policies = train(slates, out, all_stages=data is not None)
+    evaluation = out / "evaluation.json"
+    named = [part for name, path in policies.items() for part in ("--policy", f"{name}={path}")]
+    run("training/evaluate.py", "--data", slates, *named, "--out", evaluation)
+    best, engines, releases = list(policies.values())[-1], out / "engines", out / "releases"
+    run("training/export.py", "--checkpoint", best, "--data", slates, "--out", engines)
+    run("training/publish.py", "--engines", engines, "--out", releases)
+    release = sorted(releases.glob("r[0-9]*"))[-1]
+    dataset, _ = read_dataset(slates)
+    console.rule("Triton")
+    with LocalTriton(out / "stack", ports=Ports(http=0, grpc=0, metrics=0)) as triton:
+        with console.status("starting Triton and loading the release"):
+            triton.load(release)
+        url = f"127.0.0.1:{triton.state().ports.grpc}"
+        console.print(f"{release.name} is ready at {url}")
+        served = rerank_over_grpc(url, release.name, slates, requests)
+    console.print("Triton is down again")
+    console.print(summary(dataset, evaluation, served, release, out, time.monotonic() - started))
+    if served.fallbacks:
+        raise typer.Exit(1)
+
+
+def train(slates: Path, out: Path, all_stages: bool) -> dict[str, Path]:
+    """Pre-training and Rerank-DPO; with ``all_stages`` also Rerank-DPO without pre-training."""
+    both, data = out / "runs" / "both", ("--data", slates)
+    policies = {"pre-training": both / "pretrain" / "best.pt"}
+    run("training/pretrain.py", *data, "--out", both)
+    if all_stages:
+        post = out / "runs" / "post-only"
+        untrained = ("--set", "pretrain.optim.epochs=0")
+        run("training/pretrain.py", *data, "--out", post, *untrained)
+        start = post / "pretrain" / "best.pt"
+        run("training/post_train.py", *data, "--start", start, "--out", post, may_refuse=True)
+        policies["post-training"] = post / "post_train" / "best.pt"
+    start = policies["pre-training"]
+    run("training/post_train.py", *data, "--start", start, "--out", both, may_refuse=True)
+    return {**policies, "both": both / "post_train" / "best.pt"}
+
+
+def run(script: str, *arguments: object, may_refuse: bool = False) -> None:
+    """Print and run a command of the project; a gate's refusal may be part of the story."""
+    words = [script, *map(str, arguments)]
+    console.rule()
+    console.print(f"[bold]$ python {' '.join(words)}[/bold]", highlight=False, soft_wrap=True)
+    code = subprocess.run(
+        [sys.executable, "-W", "ignore", *words], cwd=ROOT, check=False
+    ).returncode
+    if code == 0 or (may_refuse and code == REFUSED):
+        return
+    console.print(f"[red]{script} ended with exit code {code}; the demo stops here[/red]")
+    raise typer.Exit(code)
+
+
+def summary(
+    dataset: Dataset, evaluation: Path, served: Served, release: Path, out: Path, seconds: float
+) -> Panel:
+    """What happened, in a dozen lines."""
+    results = json.loads(evaluation.read_text())["results"]
+    simulated = dataset.source == "simulator"
+    longest = max((r["metric"] for r in results if r["metric"].startswith("ndcg@")), key=len)
+    lines = []
+    if served.true_gain is not None:
+        mean, (gain, half) = served.true_given, served.true_gain
+        lines.append(
+            f"served lists: {mean + gain:.3f} true expected clicks a list, given order {mean:.3f}: "
+            f"[bold]{gain:+.3f} +- {half:.3f}[/bold] ({gain / mean:+.1%}; simulated, 95 %)"
+        )
+    wanted = ("true click*",) if simulated else (longest, "auc")
+    for row in results:
+        if row["metric"] in wanted and row["difference"] is not None:
+            d = row["difference"]
+            lines.append(
+                f"held-out {row['metric']}, {row['method']}: {row['value']['estimate']:.4f}, "
+                f"given order {d['estimate']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
+            )
+    lines += [
+        f"{served.requests} requests over gRPC: p50 {served.p50_ms:.1f} ms, "
+        f"p99 {served.p99_ms:.1f} ms as the client saw them, {served.fallbacks} fallbacks",
+        f"release {release}; slates, runs and curves in {out}{'' if simulated else ' (pseudo-lists)'}",
+        f"done in {seconds / 60:.1f} minutes; run it again: python deploy/local.py up "
+        f"--release {release}",
+    ]
+    return Panel("\n".join(lines), title="GReF", expand=False)
+
+
+if __name__ == "__main__":
+    app()
