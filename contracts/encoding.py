@@ -249,8 +249,15 @@ def _column(rows: Sequence[Mapping[str, Scalar]], name: str) -> list[Scalar]:
     """The value of a feature in each row; an absent one is None, like a missing value."""
     try:
         return list(map(itemgetter(name), rows))  # faster than get, and the usual case
-    except KeyError:
+    except (KeyError, TypeError):
+        pass
+    try:
         return [row.get(name) for row in rows]
+    except AttributeError:
+        odd = next(row for row in rows if not hasattr(row, "get"))
+        raise FeatureError(
+            f"features are {type(odd).__name__}; allowed: a mapping of names to values"
+        ) from None
 
 
 def _scatter(rows: npt.NDArray, valid: npt.NDArray[np.bool_]) -> npt.NDArray:  # type: ignore[type-arg]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,14 @@ def test_refused_categories_are_named(value: Scalar, cause: str, feature: str) -
         FeatureEncoder(spec(item=item)).encode([request(value, feature=feature)])
     place = f"request q, candidate 0 (item i0): item feature {feature}: "
     assert str(error.value).startswith(place + cause)
+
+
+@pytest.mark.parametrize("features", [None, "price", [1.0]])
+def test_features_that_are_no_mapping(features: Any) -> None:
+    """Structs made in code are not checked by their types as those read from files are."""
+    bad = Candidate(item="b", features=features)
+    with pytest.raises(FeatureError, match=r"^request q, candidate 1 \(item b\): features are "):
+        ENCODER.encode([request(candidates=(Candidate(item="a"), bad))])
 
 
 def test_a_refused_user_value_names_the_request() -> None:
