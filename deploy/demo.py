@@ -99,9 +99,8 @@ def run(script: str, *arguments: object, may_refuse: bool = False) -> None:
     words = [script, *map(str, arguments)]
     console.rule()
     console.print(f"[bold]$ python {' '.join(words)}[/bold]", highlight=False, soft_wrap=True)
-    code = subprocess.run(
-        [sys.executable, "-W", "ignore", *words], cwd=ROOT, check=False
-    ).returncode
+    command = [sys.executable, *words]
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
     if code == 0 or (may_refuse and code == REFUSED):
         return
     console.print(f"[red]{script} ended with exit code {code}; the demo stops here[/red]")
@@ -133,7 +132,7 @@ def summary(
     lines += [
         f"{served.requests} requests over gRPC: p50 {served.p50_ms:.1f} ms, "
         f"p99 {served.p99_ms:.1f} ms as the client saw them, {served.fallbacks} fallbacks",
-        f"release {release}; slates, runs and curves in {out}{'' if simulated else ' (pseudo-lists)'}",
+        f"release {release}; slates, runs and learning curves in {out}",
         f"done in {seconds / 60:.1f} minutes; run it again: python deploy/local.py up "
         f"--release {release}",
     ]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 from rich.progress import track
@@ -15,7 +14,7 @@ from contracts.datasets import Dataset, read_dataset
 from contracts.slate_columns import from_table
 from contracts.slates import RerankRequest, Slate
 from handlers.client import RerankClient
-from training.sources.world import World, WorldSettings
+from training.evaluate import world_of
 
 WARM_UP = 20
 
@@ -82,7 +81,7 @@ def _truth(
 ) -> tuple[float, tuple[float, float] | None]:
     if dataset.source != "simulator":
         return 0.0, None
-    world = World(msgspec.convert(dataset.settings["world"], WorldSettings))
+    world = world_of(dataset)
     served = [np.array(one, np.int64) for one in lists]
     first = [np.arange(len(one), dtype=np.int64) for one in lists]
     ours = world.expected_of("click", slates, served)
