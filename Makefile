@@ -14,9 +14,9 @@ PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.10 python3)
 help:  ## what this Makefile can do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo '  make test ARGS="tests/contracts -x"     pass options on to pytest'
-	@echo '  make demo DATA=path/to/KuaiRand-Pure    the demo on real logs'
-	@echo '  make setup PYTHON=python3.12            choose the interpreter (3.10 to 3.12)'
+	@echo '  make test ARGS="tests/contracts -x"         pass options on to pytest'
+	@echo '  make demo DATA=path/to/KuaiRand-Pure/data   the demo on real logs'
+	@echo '  make setup PYTHON=python3.12                choose the interpreter (3.10 to 3.12)'
 
 setup: $(READY)  ## create .venv and install the pinned versions
 	@echo '$(VENV) is ready: '"$$($(BIN)/python --version)"

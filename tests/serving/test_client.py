@@ -97,7 +97,7 @@ REFUSED = {
             user="u",
             candidates=(Candidate(item="a", features=None),),  # type: ignore[arg-type]
         ),
-        "TypeError|AttributeError",
+        "features are NoneType; allowed: a mapping",
     ),
     "candidates that are none": (
         RerankRequest(request_id="r", user="u", candidates=None),  # type: ignore[arg-type]
