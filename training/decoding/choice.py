@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from training.model.layers import is_free
+from training.model.layers import block_where, is_free
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -25,7 +25,8 @@ def gumbel(seed_B1: Tensor, step: int, candidates: int) -> Tensor:
     """
     index = torch.arange(candidates, device=seed_B1.device) + step * 4096 + 1
     bits = _mix(_mix(seed_B1) + index * -7046029254386353131)
-    uniform = (((bits >> 11) & 0x1FFFFFFFFFFFFF).double() + 0.5) / 9007199254740992.0
+    # 52 bits: adding one half is then exact, so that neither 0 nor 1 can come out.
+    uniform = (((bits >> 12) & 0xFFFFFFFFFFFFF).double() + 0.5) / 4503599627370496.0
     return -torch.log(-torch.log(uniform)).float()
 
 
@@ -45,7 +46,11 @@ def choose(
     """
     if sampling:
         warm = temperature_B1 > 0
-        scaled = scores_BM / torch.where(warm, temperature_B1, torch.ones_like(temperature_B1))
+        heat = torch.where(warm, temperature_B1, torch.ones_like(temperature_B1))
+        # Below the best one, and blocked again: no temperature can overflow the best score, or
+        # bring a blocked candidate near the free ones.
+        below = scores_BM - scores_BM.amax(dim=1, keepdim=True)
+        scaled = block_where(below / heat.clamp(min=1e-30), ~is_free(scores_BM))
         noise = gumbel(seed_B1, step, scores_BM.size(1))
         item = torch.where(warm, scaled + noise, scaled).argmax(dim=1, keepdim=True)
     else:

@@ -84,6 +84,9 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal block over the list so far, with or without cross-attention to Z."""
 
+    # Constant, so that TorchScript leaves out the branch that is not taken.
+    __constants__ = ("cross",)
+
     def __init__(
         self, width: int, attention_heads: int, multiple: int, dropout: float, cross: bool
     ) -> None:
