@@ -20,7 +20,8 @@ from contracts.reading import Strict
 from contracts.slates import RerankRequest
 from deploy.local_triton import LocalTriton
 from deploy.served_repository import add_model
-from handlers.client import CHANNEL_OPTIONS, RerankClient
+from handlers.client import RerankClient
+from handlers.rerank_base import CHANNEL_OPTIONS
 from handlers.rerank_metrics import RerankMetrics
 from handlers.rerank_wire import infer_request
 

@@ -14,10 +14,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from contracts.reading import ContractError
-from deploy.local_triton import DEFAULT_HOME, LocalTriton
+from deploy.local_triton import DEFAULT_HOME, LocalTriton, TritonCrashedError
 from deploy.served_repository import newest_release
 from deploy.triton_install import StackError
 from deploy.triton_process import Ports, StackState
@@ -111,7 +112,7 @@ def _print_state(state: StackState, stack: LocalTriton) -> None:
     table.add_row("metrics", f"http://127.0.0.1:{state.ports.metrics}/metrics")
     for release in stack.releases():
         # Triton calls a model ready whose process has died, so each is asked.
-        table.add_row("release", f"{release}: {stack.failure(release) or 'answers'}")
+        table.add_row("release", escape(f"{release}: {stack.failure(release) or 'answers'}"))
     table.add_row("process", str(state.pid))
     table.add_row("log", state.log)
     console.print(table)
@@ -122,8 +123,10 @@ def _reported(code: int) -> Iterator[None]:
     try:
         yield
     except (StackError, ContractError) as error:
-        errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(code) from None
+        told = f"error: {error}"  # Triton's words may hold brackets, which are no markup
+        errors.print(told, style="red", markup=False, highlight=False, soft_wrap=True)
+        crashed = isinstance(error, TritonCrashedError)
+        raise typer.Exit(NOT_RUNNING if crashed else code) from None
 
 
 if __name__ == "__main__":

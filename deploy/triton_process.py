@@ -125,7 +125,7 @@ def server_command(binary: Path, repository: Path, backends: Path, ports: Ports)
         f"--metrics-address={LOCALHOST}",
         f"--metrics-port={ports.metrics}",
         "--allow-gpu-metrics=false",
-        # Clients ping idle connections (handlers/client.py); the default allows one in 5 minutes.
+        # Clients ping idle connections (handlers/rerank_base.py); the default: once in 5 minutes.
         "--grpc-keepalive-permit-without-calls=1",
         "--grpc-http2-min-recv-ping-interval-without-data=5000",
     ]

@@ -18,7 +18,6 @@ As a command: ``python handlers/client.py --help``.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
@@ -27,88 +26,14 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from contracts.features import FeatureSpec
 from contracts.slates import RerankRequest
+from handlers.rerank_base import CHANNEL_OPTIONS, RerankBase, as_rerank_error
 from handlers.rerank_job import Call, RerankJob
-from handlers.rerank_metrics import RerankMetrics, default_metrics
-from handlers.rerank_result import RerankError, RerankResult
-from handlers.rerank_wire import rerank_error
-from handlers.served_release import ServedRelease, model_of, newest_release, read_release
-
-#: Name several servers by a DNS name of a headless service ("dns:///triton-headless:8001"): calls
-#: go round all of its addresses. Without this a client would stay with the first one.
-_SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
-CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.service_config", _SERVICE_CONFIG),
-    # A connection that died in silence is found out in 15 s, not when the kernel gives up. The
-    # server must allow such pings (docs/serving.md).
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    # After an outage, try again within a second; the default waits up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-)
+from handlers.rerank_result import RerankResult
+from handlers.served_release import ServedRelease, model_of, newest_release
 
 
-class _Client:
-    """What both clients know; see ``RerankClient``."""
-
-    def __init__(
-        self,
-        url: str,
-        release: str | None = None,
-        *,
-        spec: FeatureSpec | None = None,
-        deadline_ms: float = 100.0,
-        raise_errors: bool = False,
-        metrics: RerankMetrics | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-    ) -> None:
-        """Make a client; nothing is sent yet, so an absent server does not matter here.
-
-        Args:
-            url: host:port of Triton's gRPC endpoint.
-            release: the release to ask; without it the newest that is ready at the first call.
-            spec: the feature spec that the caller means; a release with another one is not used.
-                It also gives n to the fallback while no release has been reached.
-            deadline_ms: wall time of a call, encoding included.
-            raise_errors: raise RerankError where a result would be a fallback.
-            credentials: for TLS; without them the connection is not encrypted.
-        """
-        self.url = url
-        self.release = release
-        self.deadline_ms = deadline_ms
-        self.raise_errors = raise_errors
-        self._spec = spec
-        self._metrics = metrics or default_metrics()
-        self._credentials = credentials
-        self._served: ServedRelease | None = None
-
-    def _job(self, requests: Sequence[RerankRequest], deadline_ms: float | None) -> RerankJob:
-        known = self._served.spec if self._served else self._spec
-        limit = self.deadline_ms if deadline_ms is None else deadline_ms
-        return RerankJob(requests, limit, known.list_size if known else None)
-
-    def _results(self, job: RerankJob) -> list[RerankResult]:
-        results = job.results(self._metrics, self.release)
-        error = job.first_error()
-        if error and error.fallback == "unavailable":
-            self._served = None  # read it again: what comes back may not be what went away
-        if error and self.raise_errors:
-            raise error
-        return results
-
-    def _read(self, response: service_pb2.ModelConfigResponse, release: str) -> ServedRelease:
-        self._served = read_release(response.config, release, self._spec)
-        return self._served
-
-
-class RerankClient(_Client):
+class RerankClient(RerankBase):
     """The client for threads. Safe to share between them; close it, or use it as a context."""
 
     def __init__(self, url: str, release: str | None = None, **options: Any) -> None:
@@ -164,7 +89,7 @@ class RerankClient(_Client):
             for call, result in waiting:
                 _settle(job, call, result)
         except Exception as error:
-            job.fail_rest(_as_rerank_error(error))
+            job.fail_rest(as_rerank_error(error))
         return self._results(job)
 
     def connect(self, timeout_s: float = 10.0) -> ServedRelease:
@@ -177,7 +102,7 @@ class RerankClient(_Client):
             grpc.channel_ready_future(self._channel).result(timeout=timeout_s)
             return self._find(RerankJob([], timeout_s * 1000, None))
         except Exception as error:
-            raise _as_rerank_error(error) from error
+            raise as_rerank_error(error) from error
 
     def close(self) -> None:
         self._channel.close()
@@ -204,7 +129,7 @@ class RerankClient(_Client):
         return self._read(self._stub.ModelConfig(request, timeout=job.time_left()), release)
 
 
-class AsyncRerankClient(_Client):
+class AsyncRerankClient(RerankBase):
     """The client for asyncio. It belongs to the event loop in which it is first used."""
 
     _channel: grpc.aio.Channel | None = None
@@ -238,7 +163,7 @@ class AsyncRerankClient(_Client):
             calls = job.prepare(served, temperature, seeds)
             await asyncio.gather(*(self._ask(job, call) for call in calls))
         except Exception as error:
-            job.fail_rest(_as_rerank_error(error))
+            job.fail_rest(as_rerank_error(error))
         return self._results(job)
 
     async def connect(self, timeout_s: float = 10.0) -> ServedRelease:
@@ -247,7 +172,7 @@ class AsyncRerankClient(_Client):
             await asyncio.wait_for(self._open().channel_ready(), timeout_s)
             return await self._find(RerankJob([], timeout_s * 1000, None))
         except Exception as error:
-            raise _as_rerank_error(error) from error
+            raise as_rerank_error(error) from error
 
     async def close(self) -> None:
         if self._channel is not None:
@@ -279,7 +204,7 @@ class AsyncRerankClient(_Client):
         try:
             response = await self._stub.ModelInfer(call.message, timeout=job.time_left())
         except Exception as error:
-            job.fail(call.rows, _as_rerank_error(error))
+            job.fail(call.rows, as_rerank_error(error))
         else:
             job.finish(call, response)
 
@@ -300,20 +225,9 @@ def _settle(job: RerankJob, call: Call, result: Any) -> None:
     try:
         response = result()
     except Exception as error:
-        job.fail(call.rows, _as_rerank_error(error))
+        job.fail(call.rows, as_rerank_error(error))
     else:
         job.finish(call, response)
-
-
-def _as_rerank_error(error: Exception) -> RerankError:
-    """Any failure of the serving path as a fallback; a surprise counts as unavailability."""
-    if isinstance(error, RerankError):
-        return error
-    if isinstance(error, grpc.RpcError) and hasattr(error, "code"):
-        return rerank_error(error)
-    if isinstance(error, (grpc.FutureTimeoutError, asyncio.TimeoutError)):
-        return RerankError("unavailable", "the server did not answer in time")
-    return RerankError("unavailable", f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from contracts.features import Categorical, FeatureGroup, FeatureSpec
@@ -58,19 +59,17 @@ def rerank(
     try:
         asked = read_json(request, RerankRequest)
     except ContractError as error:
-        errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        _say("error", error)
         raise typer.Exit(BAD_INPUT) from None
     with RerankClient(url, release, deadline_ms=deadline_ms) as client:
         result = client.rerank(asked, temperature=temperature, seed=seed)
     if as_json:
         print(msgspec.json.encode(result).decode())
     else:
-        console.print(_headline(asked, result), soft_wrap=True)
+        console.print(_headline(asked, result), markup=False, soft_wrap=True)
         console.print(_table(result))
     if result.fallback:
-        errors.print(
-            f"[yellow]given order ({result.fallback}):[/yellow] {result.error}", soft_wrap=True
-        )
+        _say(f"given order ({result.fallback})", result.error)
         raise typer.Exit(BAD_INPUT if result.fallback == "bad_request" else UNAVAILABLE)
 
 
@@ -86,7 +85,7 @@ def example(
         with RerankClient(url, release) as client:
             spec = client.connect().spec
     except RerankError as error:
-        errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        _say("error", error)
         raise typer.Exit(UNAVAILABLE) from None
     request = example_request(spec, candidates)
     if out:
@@ -154,5 +153,9 @@ def _table(result: RerankResult) -> Table:
         table.add_column(name, justify="left" if name == "item" else "right")
     for place, (item, index) in enumerate(zip(result.items, result.indices)):
         log_prob = f"{result.log_prob[place]:.4f}" if result.log_prob else ""
-        table.add_row(str(place + 1), item, str(index + 1), log_prob)
+        table.add_row(str(place + 1), escape(item), str(index + 1), log_prob)
     return table
+
+
+def _say(what: str, cause: object) -> None:
+    errors.print(f"{what}: {cause}", style="red", markup=False, highlight=False, soft_wrap=True)

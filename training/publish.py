@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from contracts.reading import ContractError, read_yaml
+from training.command import BAD_INPUT, REFUSED, console, errors
 from training.release.publishing import GateRefusedError, publish
 from training.release.release_names import PublishError
 from training.release.serving_settings import ServingSettings
@@ -25,8 +25,6 @@ Examples:
   python training/publish.py --engines runs/demo/engines --serving serving.yaml
 """
 
-BAD_INPUT, REFUSED = 2, 3
-
 
 def main(
     engines: Annotated[Path, typer.Option(help="Folder that export.py wrote.")],
@@ -36,7 +34,6 @@ def main(
     ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for another publisher.")] = 60.0,
 ) -> None:
-    console, errors = Console(), Console(stderr=True)
     try:
         settings = read_yaml(serving, ServingSettings) if serving else ServingSettings()
         with console.status("checking the engines") as status:
@@ -44,12 +41,16 @@ def main(
                 engines, out, settings, wait_s=wait, on_step=lambda step: status.update(step)
             )
     except GateRefusedError as error:
-        errors.print(f"[red]refused:[/red] {error}", soft_wrap=True)
+        _say("refused", error)
         raise typer.Exit(REFUSED) from None
     except (ContractError, PublishError) as error:
-        errors.print(f"[red]error:[/red] {error}", soft_wrap=True)
+        _say("error", error)
         raise typer.Exit(BAD_INPUT) from None
     console.print(f"published [bold]{release.name}[/bold] in {release}")
+
+
+def _say(what: str, error: Exception) -> None:
+    errors.print(f"{what}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

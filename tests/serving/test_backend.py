@@ -163,38 +163,51 @@ def test_decoder_refuses_nan_of_an_encoder(alive: Served) -> None:
 def test_one_bad_request_does_not_spoil_its_batch(alive: Served) -> None:
     """Requests that Triton joins into one batch: the bad ones alone are refused.
 
-    Large batches keep the encoder busy while small requests queue behind them. Every third is bad
-    and the queue keeps their order, so a joined batch of 8 holds both kinds; Triton's own count
-    of batch sizes says that there was one.
+    Every third is bad and the queue keeps their order, so a joined batch of 8 holds both kinds.
+    Triton's own count of batch sizes says when there was one; on a busy machine it may take more
+    than one attempt.
     """
-    name = f"gref_{alive.release}"
-    big, small = good(64, 500), [good(1, 10) for _ in range(48)]
-    for index in range(0, len(small), 3):
-        change("ITEM_DENSE", (0, 0, 0), np.nan)(small[index])
-    outcomes: list[object] = [None] * len(small)
+    alone = infer(alive, good(1, 10)).as_numpy("ORDER").tolist()
+    joined: Counter[int] = Counter()
+    for _ in range(30):
+        outcomes, sizes = ask_together(alive)
+        for index, outcome in enumerate(outcomes):
+            if index % 3:
+                assert outcome == alone
+            else:
+                assert isinstance(outcome, InferenceServerException)
+                assert "ITEM_DENSE holds NaN" in outcome.message()
+        joined += sizes
+        if any(8 <= size < 64 for size in joined):
+            return
+    raise AssertionError(f"nothing was joined, so nothing was shown: {joined}")
+
+
+def ask_together(served: Served) -> tuple[list[object], Counter[int]]:
+    """Large batches keep the encoder busy while 48 small requests queue behind them.
+
+    Returns the order or the error of each small one, and the sizes of the batches that were run.
+    """
+    name = f"gref_{served.release}"
+    big, fine, bad = inputs(good(64, 500)), inputs(good(1, 10)), good(1, 10)
+    change("ITEM_DENSE", (0, 0, 0), np.nan)(bad)
+    outcomes: list[object] = [None] * 48
     done = threading.Semaphore(0)
 
     def keep(index: int, result: triton.InferResult | None, error: Exception | None) -> None:
         outcomes[index] = error if result is None else result.as_numpy("ORDER").tolist()
         done.release()
 
-    with triton.InferenceServerClient(alive.url) as client:
+    with triton.InferenceServerClient(served.url) as client:
         before = batch_sizes(client, f"{name}_encoder")
         for _ in range(4):
-            client.async_infer(name, inputs(big), lambda result, error: done.release())
-        for index, arrays in enumerate(small):
-            client.async_infer(name, inputs(arrays), partial(keep, index))
-        for _ in range(4 + len(small)):
+            client.async_infer(name, big, lambda result, error: done.release())
+        for index in range(len(outcomes)):
+            wanted = fine if index % 3 else inputs(bad)
+            client.async_infer(name, wanted, partial(keep, index))
+        for _ in range(4 + len(outcomes)):
             assert done.acquire(timeout=60)
-        joined = batch_sizes(client, f"{name}_encoder") - before
-    assert max(size for size in joined if size < 64) >= 8, f"nothing was joined: {joined}"
-    alone = infer(alive, small[1]).as_numpy("ORDER").tolist()
-    for index, outcome in enumerate(outcomes):
-        if index % 3:
-            assert outcome == alone
-        else:
-            assert isinstance(outcome, InferenceServerException)
-            assert "ITEM_DENSE holds NaN" in outcome.message()
+        return outcomes, batch_sizes(client, f"{name}_encoder") - before
 
 
 def batch_sizes(client: triton.InferenceServerClient, model: str) -> Counter[int]:

@@ -11,15 +11,18 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError, read_json, read_yaml, write_json
 from contracts.releases import Gate, file_sha256, verify_release
 from tests.serving.toy_engines import SPEC, write_toy_engines
+from training.publish import app as publish_command
 from training.release.engines_folder import ENGINES_FILE, EnginesFile
 from training.release.publishing import GateRefusedError, publish
 from training.release.release_names import LOCK_FILE, PublishError
@@ -298,27 +301,34 @@ def test_gates(engines: Path) -> None:
 
 
 def test_command(engines: Path, tmp_path: Path) -> None:
-    command = ("training/publish.py", "--engines", engines, "--out", tmp_path / "releases")
+    done = run("training/publish.py", "--engines", engines, "--out", tmp_path / "releases")
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["published", "r0001"])
+    assert "Examples:" in run("training/publish.py", "--help").stdout
+
     settings = tmp_path / "serving.yaml"
     settings.write_text("intra_op_threads: 2\nwarmup: false\n")
-    done = run(*command, "--serving", settings)
-    assert (done.returncode, done.stdout.split()[:2]) == (0, ["published", "r0001"])
-    assert verify_release(tmp_path / "releases" / "r0001").settings["serving"]["warmup"] is False
+    options = ["--engines", str(engines), "--out", str(tmp_path / "releases")]
+    done = command(*options, "--serving", str(settings))
+    assert done.exit_code == 0, done.output
+    assert verify_release(tmp_path / "releases" / "r0002").settings["serving"]["warmup"] is False
 
     settings.write_text("threads: 2\n")
-    done = run(*command, "--serving", settings)
-    assert done.returncode == 2
+    done = command(*options, "--serving", str(settings))
+    assert done.exit_code == 2
     assert "field threads: unknown" in done.stderr
 
-    bad = Gate(name="drift", passed=False, value=9, limit=1)
-    rewrite(engines, gates=(bad,))
-    done = run(*command)
-    assert done.returncode == 3
+    rewrite(engines, gates=(Gate(name="drift", passed=False, value=9, limit=1),))
+    done = command(*options)
+    assert done.exit_code == 3
     assert "drift is 9, limit 1" in done.stderr
 
-    done = run("training/publish.py", "--engines", tmp_path / "nowhere")
-    assert done.returncode == 2
+    done = command("--engines", str(tmp_path / "nowhere"))
+    assert done.exit_code == 2
     assert "no such file" in done.stderr
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(publish_command, arguments)
 
 
 def test_same_seed_same_engines(tmp_path: Path, toy_engines: Path) -> None:
