@@ -162,15 +162,17 @@ def _simulator_settings(
 
 
 def _write(source: Source, out: Path, force: bool, shuffle: int | None) -> Dataset:
-    columns = SpinnerColumn(), TextColumn("lists"), MofNCompleteColumn(), TimeElapsedColumn()
+    words = TextColumn("{task.description}")
+    columns = SpinnerColumn(), words, MofNCompleteColumn(), TextColumn("lists"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("lists", total=source.expected_lists())
+        task = bar.add_task("making lists", total=source.expected_lists())
         return write_dataset(
             source,
             out,
             force=force,
             shuffle=shuffle,
             progress=lambda count: bar.update(task, completed=count),
+            stage=lambda what: bar.update(task, description=what),
         )
 
 

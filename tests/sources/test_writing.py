@@ -180,3 +180,13 @@ def test_the_same_source_writes_the_same_dataset(tmp_path: Path) -> None:
         write_dataset(MadeSource(SLATES), tmp_path / name)
         made.append(read_dataset(tmp_path / name))
     assert made[0] == made[1]
+
+
+def test_the_current_folder_may_be_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_dataset(MadeSource(SLATES), Path())
+    assert read_dataset(tmp_path / "here")[0].splits["train"].lists == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]

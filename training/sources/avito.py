@@ -123,9 +123,11 @@ class Avito:
     def slates(self, tally: Tally) -> Iterator[Slate]:
         """Searches in the order of their ids."""
         paths = self._paths
+        tally.stage("reading ads and users")
         self._ads = read_lookup(paths["AdsInfo"], "AdID", ("CategoryID", "Price"), tally)
         self._users = read_lookup(paths["UserInfo"], "UserID", tuple(USER_COLUMNS.values()), tally)
         self._parents = read_lookup(paths["Category"], "CategoryID", ("ParentCategoryID",), tally)
+        tally.stage("making lists")
         searches = SearchLookup(paths["SearchInfo"], tally)
         quality = {split: OrderQuality() for split in SPLITS}
         for search_id, ads in read_searches(paths["trainSearchStream"], tally):

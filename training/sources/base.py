@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from contracts.datasets import SplitTimes
@@ -21,9 +21,11 @@ class Tally:
     Attributes:
         kept, dropped: number of rows by kind and by reason.
         facts: other measurements, by name.
+        stage: called with what is being done, before work that takes a while.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stage: Callable[[str], None] = lambda _: None) -> None:
+        self.stage = stage
         self.kept: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.facts: dict[str, float] = {}

@@ -73,10 +73,12 @@ class KuaiRand:
 
     def slates(self, tally: Tally) -> Iterator[Slate]:
         """Pseudo-lists in the order of user and time."""
+        tally.stage("reading")
         exposures = self._read(tally)
         segment = self._segments(exposures)
         earlier = exposures.rows(segment == EARLIER)
         users, videos = read_users(self._users, tally), read_videos(self._videos, tally)
+        tally.stage(f"training the initial ranker on {len(earlier):,} exposures")
         past = PastFeatures(users, videos, earlier)
         ranker = train_ranker(
             past.rows(earlier, past.past()),
@@ -84,6 +86,7 @@ class KuaiRand:
             past.sizes(),
             self._settings.ranker,
         )
+        tally.stage("making lists")
         tally.keep("exposures of the earlier slice", len(earlier))
         in_lists = np.where(segment == EARLIER, -1, segment)
         size = self._settings.list_size

@@ -107,6 +107,7 @@ def write_dataset(
     force: bool = False,
     shuffle: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
+    stage: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
     """Turn a source into a dataset at ``out``, or leave ``out`` as it was.
 
@@ -114,17 +115,19 @@ def write_dataset(
         force: replace what is there, if this function made it.
         shuffle: seed to permute the feedback of train and valid with; None leaves it.
         progress: told the number of slates written so far, now and then.
+        stage: told what is being done, before work that takes a while.
 
     Raises:
         SourceError: unusable input, no list to train on, or an ``out`` that must not be replaced.
     """
+    out = out.resolve()
     check_target(out, force)
     out.parent.mkdir(parents=True, exist_ok=True)
     building = out.parent / f".{out.name}.{os.getpid()}.partial"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     try:
-        dataset = _build(source, building, shuffle, progress)
+        dataset = _build(source, building, shuffle, progress, Tally(stage))
         _sync(building)
         _put(building, out)
     finally:
@@ -149,9 +152,13 @@ def check_target(out: Path, force: bool) -> None:
 
 
 def _build(
-    source: Source, folder: Path, shuffle: int | None, progress: Callable[[int], None]
+    source: Source,
+    folder: Path,
+    shuffle: int | None,
+    progress: Callable[[int], None],
+    tally: Tally,
 ) -> Dataset:
-    tally, fitter = Tally(), SpecFitter(source.spec)
+    fitter = SpecFitter(source.spec)
     writers = {
         split: SplitWriter(folder, split, source.spec, fitter if split == "train" else None)
         for split in SPLITS
@@ -165,6 +172,7 @@ def _build(
     if not splits["train"].lists:
         reasons = ", ".join(f"{why} {n}" for why, n in tally.dropped.most_common())
         raise SourceError(f"no list is left to train on; dropped: {reasons or 'nothing'}")
+    tally.stage("finishing")
     spec = fitter.spec()
     for counts in splits.values():
         for name in counts.files:
