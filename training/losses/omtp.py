@@ -6,6 +6,7 @@ W subsets of a window.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from itertools import combinations, permutations
 
@@ -41,7 +42,7 @@ def ordering_loss(
             have the same gain, and all windows when it is None, use agreement with the exposure
             order: S = -(number of inverted pairs).
         max_permutations: from more permutations than this, a random subset with the exposed order
-            in it (``generator`` makes that repeatable).
+            in it, and with orders of short windows (``generator`` makes that repeatable).
     """
     heads = logits_BNHM.size(2)
     perms_PH = _permutations(heads, max_permutations, generator).to(lists_BN.device)
@@ -55,14 +56,18 @@ def ordering_loss(
 
 def _permutations(heads: int, limit: int, generator: torch.Generator | None) -> Tensor:
     """[P, H] permutations of the window's slots; the first is the identity."""
-    if heads <= 5:
-        table = torch.tensor(list(permutations(range(heads))))
-        if len(table) <= limit:
-            return table
-        rest = torch.randperm(len(table) - 1, generator=generator)[: limit - 1] + 1
-        return torch.cat([table[:1], table[rest]])
-    drawn = [torch.arange(heads)]
-    drawn += [torch.randperm(heads, generator=generator) for _ in range(limit - 1)]
+    if math.factorial(heads) <= limit:
+        return torch.tensor(list(permutations(range(heads))))
+    identity = torch.arange(heads)
+    drawn = [identity]
+    while len(drawn) < limit:
+        # Every second one moves the first slots only, two or more: windows at a list's end have
+        # no others, and of eight slots random permutations would hardly ever leave them be.
+        size = heads if len(drawn) % 2 == 0 else 2 + len(drawn) // 2 % (heads - 1)
+        moved = torch.randperm(size, generator=generator)
+        if torch.equal(moved, identity[:size]):
+            moved = moved.flip(0)
+        drawn.append(torch.cat([moved, identity[size:]]))
     unique: Tensor = torch.unique(torch.stack(drawn), dim=0)
     return unique
 
