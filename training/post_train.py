@@ -25,6 +25,7 @@ from training.pairs.exposure import ExposurePairs
 from training.pairs.fit_evaluator import fit_evaluator, share_of_users
 from training.pairs.mirrored import MirroredPairs
 from training.pairs.policy import PolicyPairs
+from training.pairs.search import search_all
 from training.settings import TrainingSettings
 from training.validation import Validation
 
@@ -165,7 +166,12 @@ def make_source(
             "was; give more slates, or better features"
         )
     list_size = min(train.spec.list_size, int(train.count.max()))
-    return PolicyPairs(labeller, list_size, pairs.draws, pairs.temperature), judge, refusal
+    searched = None
+    if pairs.searched and not refusal:
+        with console.status("searching the evaluator's lists"):
+            searched = search_all(labeller, train, list_size, here.device)
+    source = PolicyPairs(labeller, list_size, pairs.draws, pairs.temperature, searched)
+    return source, judge, refusal
 
 
 if __name__ == "__main__":

@@ -38,14 +38,18 @@ class Attention(nn.Module):
     def project(self, x_BSD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, each [B, A, S, D / A]."""
         key, value = self.key_value(x_BSD).chunk(2, dim=-1)
-        return self._split(key), self._split(value)
+        return self.heads_of(key), self.heads_of(value)
 
     def forward(self, x_BTD: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        query = self._split(self.query(x_BTD))
-        out = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        query = self.heads_of(self.query(x_BTD))
+        return self.join(scaled_dot_product_attention(query, key, value, attn_mask=mask))
+
+    def join(self, out: Tensor) -> Tensor:
+        """What the heads saw [B, A, T, D / A], projected to [B, T, D]."""
         return self.out(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
-    def _split(self, x_BSD: Tensor) -> Tensor:
+    def heads_of(self, x_BSD: Tensor) -> Tensor:
+        """[B, S, D] as [B, A, S, D / A]."""
         heads = self.attention_heads
         width = x_BSD.size(2) // heads
         return x_BSD.view(x_BSD.size(0), x_BSD.size(1), heads, width).transpose(1, 2)
@@ -74,8 +78,11 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x_BMD: Tensor, mask: Tensor) -> Tensor:
         key, value = self.attention.project(x_BMD)
-        seen = self.dropout(self.attention(x_BMD, key, value, mask))
-        x_BMD = self.attention_norm(x_BMD + seen)
+        return self.after_attention(x_BMD, self.attention(x_BMD, key, value, mask))
+
+    def after_attention(self, x_BMD: Tensor, seen_BMD: Tensor) -> Tensor:
+        """The rest of the block, from what attention saw."""
+        x_BMD = self.attention_norm(x_BMD + self.dropout(seen_BMD))
         return self.feed_forward_norm(  # type: ignore[no-any-return]
             x_BMD + self.dropout(self.feed_forward(x_BMD))
         )

@@ -19,7 +19,6 @@ from training.model.encoder import GroupEmbedding
 from training.model.layers import EncoderLayer, causal_mask
 from training.settings import EvaluatorSettings
 
-
 #: How far back an item's like is looked for, in list positions.
 WINDOWS = (1, 2, 4, 8)
 
@@ -31,6 +30,7 @@ class Evaluator(nn.Module):
         super().__init__()
         width = settings.width
         self.binary = spec.utility_kind.type == "binary"
+        self.discounted = settings.discount == "log"
         self.item = GroupEmbedding(spec.item, width)
         self.user = GroupEmbedding(spec.user, width)
         self.fold = nn.Linear(2 * width, width)
@@ -60,14 +60,22 @@ class Evaluator(nn.Module):
     def forward(self, items_BMD: Tensor, item_cat_BMC: Tensor, lists_BN: Tensor) -> Tensor:
         """Logit (binary utility) or value of each position [B, N]."""
         index = lists_BN.clamp(min=0).unsqueeze(-1).expand(-1, -1, items_BMD.size(-1))
-        own = items_BMD.gather(1, index)
+        own_BND = items_BMD.gather(1, index)
         place = torch.arange(lists_BN.size(1), device=lists_BN.device)
-        repeats = self.repeats(repeated_categories(item_cat_BMC, lists_BN))
-        x = self.norm(own + self.position(place) + repeats)
+        x_BND = self.enter(own_BND, place, repeated_categories(item_cat_BMC, lists_BN))
         mask = causal_mask(0, lists_BN.size(1), lists_BN.device)
         for layer in self.layers:
-            x = layer(x, mask)
-        logit: Tensor = self.own(own) + self.context(x) + self.place(place)
+            x_BND = layer(x_BND, mask)
+        return self.leave(own_BND, x_BND, place)
+
+    def enter(self, own_BND: Tensor, place: Tensor, repeats: Tensor) -> Tensor:
+        """Inputs of the Transformer: the items, where they stand, and what they repeat."""
+        x: Tensor = self.norm(own_BND + self.position(place) + self.repeats(repeats))
+        return x
+
+    def leave(self, own_BND: Tensor, x_BND: Tensor, place: Tensor) -> Tensor:
+        """Logit or value [B, N] from the items alone and from the Transformer's outputs."""
+        logit: Tensor = self.own(own_BND) + self.context(x_BND) + self.place(place)
         return logit.squeeze(-1)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -77,14 +85,22 @@ class Evaluator(nn.Module):
 
     @torch.no_grad()
     def value(self, batch: Batch, lists_BLN: Tensor) -> Tensor:
-        """Expected utility of whole lists [B, L]: the sum over their positions."""
+        """Value of whole lists [B, L]: the sum of expected utilities over their positions.
+
+        With ``discounted`` each position counts 1 / log2(k + 1), as in DCG: for logs whose
+        positions are not real ones, where the sum would be the same in any order.
+        """
         batch_size, lists, length = lists_BLN.shape
         items = self.items(batch).repeat_interleave(lists, dim=0)
         categories = batch.item_cat.repeat_interleave(lists, dim=0)
         flat = lists_BLN.reshape(batch_size * lists, length)
         predicted = self(items, categories, flat)
         predicted = predicted.sigmoid() if self.binary else predicted
-        total: Tensor = predicted.masked_fill(flat < 0, 0.0).sum(1)
+        predicted = predicted.masked_fill(flat < 0, 0.0)
+        if self.discounted:
+            place = torch.arange(length, device=flat.device)
+            predicted = predicted / torch.log2(place + 2.0)
+        total: Tensor = predicted.sum(1)
         return total.view(batch_size, lists)
 
 
@@ -94,11 +110,15 @@ def repeated_categories(item_cat_BMC: Tensor, lists_BN: Tensor) -> Tensor:
     rows_BNC = item_cat_BMC.gather(1, index)
     same = (rows_BNC.unsqueeze(2) == rows_BNC.unsqueeze(1)).float()  # [B, N, N, C]
     place = torch.arange(lists_BN.size(1), device=lists_BN.device)
-    back = place.unsqueeze(1) - place.unsqueeze(0)
+    return window_shares(same, place.unsqueeze(1) - place.unsqueeze(0))
+
+
+def window_shares(same_BNKC: Tensor, back_NK: Tensor) -> Tensor:
+    """Share of same values among items ``back_NK`` positions before, by window [B, N, C * W]."""
     shares = []
     for window in WINDOWS:
-        seen = ((back > 0) & (back <= window)).float() / window
-        shares.append(torch.einsum("bnjc,nj->bnc", same, seen))
+        seen = ((back_NK > 0) & (back_NK <= window)).float() / window
+        shares.append(torch.einsum("bnkc,nk->bnc", same_BNKC, seen))
     return torch.cat(shares, dim=-1)
 
 

@@ -6,6 +6,8 @@ there; here chosen and rejected both come from what the policy would serve.
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,12 +19,22 @@ from training.pairs.evaluator import Evaluator
 
 
 class PolicyPairs:
-    """Best against worst, by the evaluator, of ``draws`` sampled lists and the greedy one."""
+    """Best against worst, by the evaluator, of ``draws`` sampled lists and the greedy one.
+
+    ``searched`` [S, n], if given, holds for each slate of the dataset one more list: the one that
+    the evaluator would build itself. It is fixed, so it is made once.
+    """
 
     def __init__(
-        self, evaluator: Evaluator, list_size: int, draws: int, temperature: float
+        self,
+        evaluator: Evaluator,
+        list_size: int,
+        draws: int,
+        temperature: float,
+        searched: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self.evaluator = evaluator
+        self.searched = searched
         self.list_size = list_size
         self.draws = draws
         self.temperature = temperature
@@ -30,6 +42,9 @@ class PolicyPairs:
     @torch.no_grad()
     def pairs(self, batch: Batch, policy: GenReranker, seed: Tensor) -> Pairs:
         lists = draw_lists(policy, batch, self.list_size, self.draws, self.temperature, seed)
+        if self.searched is not None:
+            found = torch.from_numpy(self.searched[batch.row.cpu().numpy()]).to(lists.device)
+            lists = torch.cat([lists, found.unsqueeze(1)], dim=1)
         value = self.evaluator.value(batch, lists)
         rows = torch.arange(batch.size, device=value.device)
         best, worst = value.argmax(1), value.argmin(1)

@@ -95,6 +95,9 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     Attributes:
         min_gain: labels are refused unless the held-out log-loss (or squared error) is below
             that of the rate at each position by this share.
+        discount: how a list's value sums up over positions. ``none`` is the expected utility of
+            the list as shown; ``log`` weighs position k by 1 / log2(k + 1), for pseudo-lists,
+            whose positions were never on a screen.
         judge_share: share of the users whose lists fit a second evaluator. It labels nothing: it
             judges the policy's lists after every epoch, so that an epoch is not chosen by the
             evaluator that it was trained to please.
@@ -106,6 +109,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     attention_heads: int = 4
     dropout: float = 0.1
     min_gain: float = 0.005
+    discount: Literal["none", "log"] = "none"
     judge_share: float = 1 / 3
 
     def __post_init__(self) -> None:
@@ -121,13 +125,16 @@ class PairSettings(Strict, kw_only=True, frozen=True):
             those with feedback; ``policy`` draws lists from the policy and an evaluator ranks them.
         alpha, gamma: S_i = alpha / P_i + gamma * U_i (Eq. 7).
         draws, temperature: lists drawn for each request, and how freely (``policy``).
+        searched: whether the list that the evaluator would build is among them: the policy's own
+            draws seldom hold the best of what the evaluator knows.
     """
 
     source: Literal["exposure", "mirrored", "policy"] = "policy"
     alpha: float = 1.0
     gamma: float = 1.0
-    draws: int = 6
+    draws: int = 3
     temperature: float = 1.0
+    searched: bool = True
     evaluator: EvaluatorSettings = EvaluatorSettings()
 
 
