@@ -173,6 +173,11 @@ def test_rows_of_the_past_do_not_know_their_own_label(both: Path) -> None:
     path = both / "exposure_sequences_before_4_25.csv.gz"
     past = read_sequences([path], 10**12, Tally())
     before = PastFeatures(users, videos, past).past()
+    np.testing.assert_array_equal(before["user_count"], np.tile(np.arange(24), 12))
+    # Of videos, what users of the other four folds saw: more than none, fewer than all.
+    seen = np.bincount(past.video)[past.video]
+    assert (before["video_count"] < seen).all()
+    assert before["video_count"].mean() > 0.6 * seen.mean()
     for row in range(0, len(past), 17):
         turned = past.rows(np.arange(len(past)))
         turned.labels["long_view"][row] = 1 - turned.labels["long_view"][row]

@@ -145,7 +145,10 @@ def test_retrieval_prefers_the_users_taste() -> None:
     assert mean_affinity(near) > mean_affinity(blind) + 0.1
 
 
-def test_greedy_oracle_takes_the_best_next_item(world: World) -> None:
+@pytest.mark.parametrize("window", [0, 1, 4])
+def test_greedy_oracle_takes_the_best_next_item(window: int) -> None:
+    # Few categories, so that items are alike throughout the window.
+    world = World(msgspec.structs.replace(TINY, fatigue_window=window, categories=2))
     requests = world.draw(30, np.random.default_rng(9))
     found = world.greedy_oracle(requests.users, requests.candidates, 6)
     for user, candidates, order in zip(requests.users, requests.candidates, found):
