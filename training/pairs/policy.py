@@ -14,7 +14,7 @@ from torch import Tensor
 from training.data.batch import Batch
 from training.decoding.omtp import OmtpDecode
 from training.model.gen_reranker import GenReranker
-from training.pairs.base import Pairs
+from training.pairs.base import Pairs, different
 from training.pairs.evaluator import Evaluator
 
 
@@ -49,7 +49,8 @@ class PolicyPairs:
         rows = torch.arange(batch.size, device=value.device)
         best, worst = value.argmax(1), value.argmin(1)
         chosen, rejected = lists[rows, best], lists[rows, worst]
-        weight = (value[rows, best] > value[rows, worst]).float()
+        # Two draws of one list may differ in value by rounding: that is no preference.
+        weight = (value[rows, best] > value[rows, worst]).float() * different(chosen, rejected)
         return Pairs(chosen, rejected, weight)
 
 
