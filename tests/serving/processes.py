@@ -1,10 +1,25 @@
-"""Processes below one that a test started, found in /proc."""
+"""Processes of serving tests: commands of the project, and what a server started below it."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(script: str | Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script of the project from its root, as a person would."""
+    return subprocess.run(
+        [sys.executable, str(script), *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def children(parent: int) -> dict[int, str]:

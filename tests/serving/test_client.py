@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,10 +18,10 @@ from handlers.client import AsyncRerankClient, RerankClient
 from handlers.rerank_metrics import RerankMetrics
 from handlers.rerank_result import RerankError
 from tests.serving.conftest import DEADLINE_MS, Served
+from tests.serving.processes import run
 from tests.serving.toy_engines import SPEC, toy_modules, toy_request
 from training.engines.parity import Engines, answer
 
-ROOT = Path(__file__).resolve().parents[2]
 EAGER = Engines(*toy_modules())
 
 
@@ -288,41 +286,35 @@ def test_metrics_by_release_and_outcome(served: Served) -> None:
     assert value("gref_rerank_latency_seconds_count") == 7
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "handlers/client.py", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_command(served: Served, tmp_path: Path) -> None:
     path = tmp_path / "request.json"
-    done = command("example", "--url", served.url, "--candidates", 9, "--out", path)
+    done = run(
+        "handlers/client.py", "example", "--url", served.url, "--candidates", 9, "--out", path
+    )
     assert done.returncode == 0, done.stderr
     request = json.loads(path.read_text())
     assert len(request["candidates"]) == 9
     assert set(request["candidates"][0]["features"]) == {"topic", "price"}
 
-    done = command("rerank", path, "--url", served.url)
+    done = run("handlers/client.py", "rerank", path, "--url", served.url)
     assert done.returncode == 0, done.stderr
     assert "release r0001" in done.stdout
     assert done.stdout.count("item-") == SPEC.list_size
 
-    done = command("rerank", path, "--url", served.url, "--json", "--release", "r0001")
+    done = run(
+        "handlers/client.py", "rerank", path, "--url", served.url, "--json", "--release", "r0001"
+    )
     assert json.loads(done.stdout)["fallback"] is None
 
     request["candidates"][3]["features"]["price"] = -4
     path.write_text(json.dumps(request))
-    done = command("rerank", path, "--url", served.url)
+    done = run("handlers/client.py", "rerank", path, "--url", served.url)
     assert done.returncode == 2
     assert "given order (bad_request)" in done.stderr
     assert "item feature price" in done.stderr
     assert done.stdout.count("item-") == SPEC.list_size, "the list is shown all the same"
 
-    done = command("rerank", path, "--url", "127.0.0.1:9", "--deadline-ms", 300)
+    done = run("handlers/client.py", "rerank", path, "--url", "127.0.0.1:9", "--deadline-ms", 300)
     assert done.returncode == 1
     assert "given order (" in done.stderr
 
@@ -339,7 +331,7 @@ def test_command(served: Served, tmp_path: Path) -> None:
 def test_command_names_what_is_wrong_in_a_file(tmp_path: Path, text: str, field: str) -> None:
     path = tmp_path / "request.json"
     path.write_text(text)
-    done = command("rerank", path, "--url", "127.0.0.1:9")
+    done = run("handlers/client.py", "rerank", path, "--url", "127.0.0.1:9")
     assert done.returncode == 2
     assert field in done.stderr
     assert str(path) in done.stderr

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -21,19 +19,8 @@ from deploy.served_repository import add_release, newest_release
 from deploy.triton_install import StackError, find_triton, install_wheel, pinned_version
 from deploy.triton_process import Ports, StackState, choose_ports, is_alive, start_ticks, stop
 from tests.serving.conftest import Served, local_triton
+from tests.serving.processes import run
 from tests.serving.toy_engines import toy_request
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "deploy/local.py", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_up_twice_status_logs_down(tmp_path: Path, toy_release: Path) -> None:
@@ -41,26 +28,26 @@ def test_up_twice_status_logs_down(tmp_path: Path, toy_release: Path) -> None:
     free = [x for name in ("http", "grpc", "metrics") for x in (f"--{name}-port", 0)]
     up = ("up", "--release", toy_release, *free, *home)
     try:
-        first = command(*up)
+        first = run("deploy/local.py", *up)
         assert first.returncode == 0, first.stderr
         assert "Triton serves r0001" in first.stdout
         state = read_json(tmp_path / "stack" / "state.json", StackState)
-        again = command(*up)
+        again = run("deploy/local.py", *up)
         assert again.returncode == 0, again.stderr
         assert again.stdout == first.stdout
         assert read_json(tmp_path / "stack" / "state.json", StackState) == state
 
-        status = command("status", *home)
+        status = run("deploy/local.py", "status", *home)
         assert status.returncode == 0
         assert state.grpc_url in status.stdout
         assert "r0001: answers" in status.stdout
-        assert "successfully loaded 'gref_r0001'" in command("logs", *home).stdout
+        assert "successfully loaded 'gref_r0001'" in run("deploy/local.py", "logs", *home).stdout
     finally:
-        down = command("down", *home)
+        down = run("deploy/local.py", "down", *home)
     assert "Triton is stopped" in down.stdout
     assert not is_alive(state)
-    assert command("down", *home).stdout == "Triton was not running\n"
-    status = command("status", *home)
+    assert run("deploy/local.py", "down", *home).stdout == "Triton was not running\n"
+    status = run("deploy/local.py", "status", *home)
     assert status.returncode == 1
     assert "not running; start it with" in status.stderr
 
@@ -74,7 +61,7 @@ def test_crash_is_reported_with_the_end_of_the_log(tmp_path: Path, toy_release: 
             stack.load(toy_release)
         assert f"Triton (pid {state.pid}) ended by itself" in str(crash.value)
         assert stack.log_tail(3) in str(crash.value)
-        status = command("status", "--home", tmp_path)
+        status = run("deploy/local.py", "status", "--home", tmp_path)
         assert status.returncode == 1
         assert "ended by itself" in status.stderr
 
@@ -122,7 +109,9 @@ def test_ports(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(StackError, match=rf"grpc port {port} cannot be used.*--grpc-port"):
             choose_ports(Ports(grpc=port))
-        done = command("up", "--release", tmp_path, "--http-port", port, "--home", tmp_path)
+        done = run(
+            "deploy/local.py", "up", "--release", tmp_path, "--http-port", port, "--home", tmp_path
+        )
         assert done.returncode == 2
         assert f"http port {port} cannot be used" in done.stderr
 

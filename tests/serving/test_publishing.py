@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError, read_json, read_yaml, write_json
 from contracts.releases import Gate, file_sha256, verify_release
+from tests.serving.processes import ROOT, run
 from tests.serving.toy_engines import SPEC, write_toy_engines
 from training.publish import app as publish_command
 from training.release.engines_folder import ENGINES_FILE, EnginesFile
@@ -29,17 +30,6 @@ from training.release.release_names import LOCK_FILE, PublishError
 from training.release.serving_settings import ServingSettings
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-
-
-def run(script: str | Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
