@@ -16,6 +16,8 @@ from contracts.reading import Strict, stable_hash
 #: Row 0 of every embedding is "missing", row 1 "out of vocabulary"; values start at 2.
 MISSING, OUT_OF_VOCABULARY, FIRST_VALUE = 0, 1, 2
 MAX_CANDIDATES = 512
+#: The longest list to show, and to learn from.
+MAX_LIST = 64
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -122,8 +124,8 @@ class FeatureSpec(Strict, kw_only=True, frozen=True):
     utility: str
 
     def __post_init__(self) -> None:
-        if not 1 <= self.list_size <= 64:
-            raise ValueError(f"list_size is {self.list_size}; allowed: 1 to 64")
+        if not 1 <= self.list_size <= MAX_LIST:
+            raise ValueError(f"list_size is {self.list_size}; allowed: 1 to {MAX_LIST}")
         buckets = self.candidate_buckets
         if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] < 1:
             raise ValueError("candidate_buckets must be positive and ascending")

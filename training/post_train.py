@@ -89,7 +89,8 @@ def post_train(
             f"{start}: feature spec {begun.spec.hash()[:12]}, the data's {spec.hash()[:12]}; "
             "start from a checkpoint of this data"
         )
-    train, valid = load_slates(data / "train", spec), load_slates(data / "valid", spec)
+    train = load_slates(data / "train", spec)
+    valid = load_slates(data / "valid", spec, like=train)
     model = begun.model().to(here.device)
     reference_sha256 = weights_sha256(begun.weights)
     source, judge, refusal = make_source(train, valid, settings, here)

@@ -74,7 +74,8 @@ def pretrain(
 ) -> History:
     """The stage as a function; leaves ``out``/pretrain/best.pt."""
     folder = out / "pretrain"
-    train, valid = load_slates(data / "train", spec), load_slates(data / "valid", spec)
+    train = load_slates(data / "train", spec)
+    valid = load_slates(data / "valid", spec, like=train)
     torch.manual_seed(settings.seed)
     model = GenReranker(spec, settings.model).to(here.device)
     stage = Stage(

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from contracts.features import MAX_CANDIDATES
+from contracts.features import MAX_LIST
 from training.model.layers import DecoderLayer, block_where, is_free
 from training.settings import ModelSettings
 
@@ -22,7 +22,7 @@ class Decoder(nn.Module):
     candidates of the request (Eq. 5; the scaling and the prior are ours, docs/paper_index.md).
     """
 
-    def __init__(self, settings: ModelSettings, max_list: int = 64) -> None:
+    def __init__(self, settings: ModelSettings, max_list: int = MAX_LIST) -> None:
         super().__init__()
         width = settings.width
         self.width = width
@@ -30,7 +30,7 @@ class Decoder(nn.Module):
         self.attention_heads = settings.attention_heads
         self.bos = nn.Parameter(torch.randn(width) * 0.02)
         self.token = nn.Linear(width, width)
-        self.position = nn.Embedding(min(max_list, MAX_CANDIDATES) + 1, width)
+        self.position = nn.Embedding(max_list + 1, width)
         nn.init.normal_(self.position.weight, std=0.02)
         self.norm = nn.LayerNorm(width)
         self.layers = nn.ModuleList(

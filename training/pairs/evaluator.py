@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, gelu, mse_loss
 
-from contracts.features import FeatureSpec
+from contracts.features import MAX_LIST, FeatureSpec
 from training.data.batch import Batch
 from training.model.encoder import GroupEmbedding
 from training.model.layers import EncoderLayer, causal_mask
@@ -26,7 +26,9 @@ WINDOWS = (1, 2, 4, 8)
 class Evaluator(nn.Module):
     """Predicts U of each shown item from the items up to it, their positions and the user."""
 
-    def __init__(self, spec: FeatureSpec, settings: EvaluatorSettings, max_list: int = 64) -> None:
+    def __init__(
+        self, spec: FeatureSpec, settings: EvaluatorSettings, max_list: int = MAX_LIST
+    ) -> None:
         super().__init__()
         width = settings.width
         self.binary = spec.utility_kind.type == "binary"
