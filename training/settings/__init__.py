@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,20 @@ def _check(ok: bool, text: str) -> None:
         raise ValueError(text)
 
 
+def _at_least(settings: Strict, low: float, *names: str) -> None:
+    """Raise ValueError unless these fields are finite and ``low`` or more."""
+    for name in names:
+        value = getattr(settings, name)
+        _check(low <= value < math.inf, f"{name} is {value}; allowed: {low:g} or more")
+
+
+def _above(settings: Strict, low: float, *names: str) -> None:
+    """Raise ValueError unless these fields are finite and above ``low``."""
+    for name in names:
+        value = getattr(settings, name)
+        _check(low < value < math.inf, f"{name} must be above {low:g}, and finite; it is {value}")
+
+
 class ModelSettings(Strict, kw_only=True, frozen=True):
     """Gen-Reranker. The paper fixes 4 + 4 layers and H = 4; the rest is open (paper_index.md).
 
@@ -22,6 +37,9 @@ class ModelSettings(Strict, kw_only=True, frozen=True):
         width: D.
         attention_heads, feed_forward: of every block; feed_forward as a multiple of D.
         heads: H, the items decoded in one pass.
+        pairwise: rank R of a learned term between a candidate and the items chosen before it,
+            fading with their distance; 0 is the paper's model (none). Within a pass the heads do
+            not see one another's choices; this term does.
         cross_attention: whether the decoder looks at Z besides its own prefix.
         prior: what is added to the matching logits of Eq. 5. ``position`` is a learned weight
             for each given position, initialised to ``-prior_slope * position``: an untrained
@@ -35,16 +53,19 @@ class ModelSettings(Strict, kw_only=True, frozen=True):
     feed_forward: int = 2
     heads: int = 4
     cross_attention: bool = True
+    pairwise: int = 0
     dropout: float = 0.0
     prior: Literal["none", "position"] = "position"
     prior_slope: float = 0.5
 
     def __post_init__(self) -> None:
-        _check(self.width >= 1 and self.attention_heads >= 1, "width and heads must be positive")
+        _at_least(self, 1, "width", "attention_heads", "feed_forward")
+        _at_least(self, 1, "encoder_layers", "decoder_layers")
+        _at_least(self, 0, "prior_slope")
         _check(self.width % self.attention_heads == 0, "attention_heads must divide width")
-        _check(self.encoder_layers >= 1 and self.decoder_layers >= 1, "at least one layer each")
         _check(1 <= self.heads <= 16, f"heads (H) is {self.heads}; allowed: 1 to 16")
         _check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
+        _check(0 <= self.pairwise <= 1024, f"pairwise is {self.pairwise}; allowed: 0 to 1024")
 
 
 class OptimSettings(Strict, kw_only=True, frozen=True):
@@ -65,8 +86,9 @@ class OptimSettings(Strict, kw_only=True, frozen=True):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
     def __post_init__(self) -> None:
-        _check(self.epochs >= 0 and self.batch_size >= 1, "epochs >= 0 and batch_size >= 1")
-        _check(self.learning_rate > 0, "learning_rate must be above 0")
+        _at_least(self, 0, "epochs", "weight_decay", "warm_up_steps", "patience")
+        _at_least(self, 1, "batch_size")
+        _above(self, 0, "learning_rate", "clip_norm")
 
 
 class PretrainSettings(Strict, kw_only=True, frozen=True):
@@ -87,6 +109,10 @@ class PretrainSettings(Strict, kw_only=True, frozen=True):
     lambda_pointwise: float = 0.0
     order_score: Literal["feedback", "exposure"] = "feedback"
     max_permutations: int = 24
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "given_epochs", "lambda_n", "lambda_o", "lambda_pointwise")
+        _at_least(self, 2, "max_permutations")
 
 
 class EvaluatorSettings(Strict, kw_only=True, frozen=True):
@@ -113,6 +139,10 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     judge_share: float = 1 / 3
 
     def __post_init__(self) -> None:
+        _at_least(self, 1, "width", "layers", "attention_heads")
+        _check(self.width % self.attention_heads == 0, "attention_heads must divide width")
+        _check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
+        _check(math.isfinite(self.min_gain), f"min_gain is {self.min_gain}; allowed: finite")
         _check(0 < self.judge_share < 1, "judge_share must be above 0 and below 1")
 
 
@@ -136,6 +166,12 @@ class PairSettings(Strict, kw_only=True, frozen=True):
     temperature: float = 1.0
     searched: bool = True
     evaluator: EvaluatorSettings = EvaluatorSettings()
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "alpha", "gamma")
+        # A slate's draws have 64 seeds of their own; at temperature 0 all draws are one list.
+        _check(1 <= self.draws < 64, f"draws is {self.draws}; allowed: 1 to 63")
+        _above(self, 0, "temperature")
 
 
 class PostTrainSettings(Strict, kw_only=True, frozen=True):
@@ -161,7 +197,8 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
     collapse_nats: float = 10.0
 
     def __post_init__(self) -> None:
-        _check(self.beta > 0, "beta must be above 0")
+        _above(self, 0, "beta", "collapse_nats")
+        _at_least(self, 0, "likelihood_weight")
         _check(0 <= self.label_smoothing < 0.5, "label_smoothing must be in [0, 0.5)")
 
 
@@ -173,6 +210,9 @@ class TrainingSettings(Strict, kw_only=True, frozen=True):
     pretrain: PretrainSettings = PretrainSettings()
     post_train: PostTrainSettings = PostTrainSettings()
 
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "seed")
+
 
 def read_settings(path: str | Path) -> TrainingSettings:
     """Read a settings file; raises ContractError that names the file and the field."""
@@ -180,14 +220,21 @@ def read_settings(path: str | Path) -> TrainingSettings:
 
 
 def override(settings: TrainingSettings, changes: dict[str, object]) -> TrainingSettings:
-    """A copy with dotted fields replaced, e.g. ``{"post_train.beta": 1.0}``."""
+    """A copy with dotted fields replaced, e.g. ``{"post_train.beta": 1.0}``.
+
+    Raises:
+        ValueError: an unknown name, or a value that the setting cannot have.
+    """
     plain = msgspec.to_builtins(settings)
     for dotted, value in changes.items():
         *parents, leaf = dotted.split(".")
         node = plain
-        for parent in parents:
-            node = node[parent]
-        if leaf not in node:
-            raise ValueError(f"no setting {dotted}; allowed here: {', '.join(node)}")
+        for depth, name in enumerate([*parents, leaf]):
+            if not isinstance(node, dict):
+                raise ValueError(f"no setting {dotted}; {'.'.join(parents[:depth])} is a value")
+            if name not in node:
+                raise ValueError(f"no setting {dotted}; allowed here: {', '.join(node)}")
+            if depth < len(parents):
+                node = node[name]
         node[leaf] = value
     return msgspec.convert(plain, TrainingSettings, strict=False)
