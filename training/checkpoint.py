@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import msgspec
 import torch
 from torch import Tensor
 
+from contracts.datasets import Dataset
 from contracts.features import FeatureSpec
-from contracts.reading import ContractError, convert
+from contracts.reading import ContractError, convert, stable_hash
 from training.model.gen_reranker import GenReranker
 from training.settings import TrainingSettings
 
@@ -42,10 +44,22 @@ class Checkpoint:
     scores: dict[str, float]
 
     def model(self) -> GenReranker:
-        """The model with these weights, in eval mode."""
+        """The model with these weights, in eval mode; ContractError where they do not fit it."""
         model = GenReranker(self.spec, self.settings.model)
-        model.load_state_dict(self.weights)
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            cause = " ".join(str(error).split())
+            raise ContractError(f"weights do not fit the model's settings: {cause}") from error
         return model.eval()
+
+
+def data_identity(dataset: Dataset) -> str:
+    """A hash of all that the slates of a dataset depend on.
+
+    The fingerprint alone is that of the input: other settings make other slates of it.
+    """
+    return stable_hash(msgspec.structs.replace(dataset, facts={}))
 
 
 def weights_sha256(weights: dict[str, Tensor]) -> str:
@@ -77,18 +91,21 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; raises ContractError when it is missing or damaged."""
     raw = load_tensors(path)
-    try:
-        return Checkpoint(
-            spec=convert(raw["spec"], FeatureSpec, f"{path}: spec"),
-            settings=convert(raw["settings"], TrainingSettings, f"{path}: settings"),
-            stage=raw["stage"],
-            weights=raw["weights"],
-            data=raw["data"],
-            parents=raw["parents"],
-            scores=raw["scores"],
-        )
-    except (KeyError, TypeError) as error:
-        raise ContractError(f"{path}: not a checkpoint of this project ({error!r})") from error
+    missing = [one.name for one in fields(Checkpoint) if one.name not in raw]
+    if missing:
+        raise ContractError(f"{path}: not a checkpoint of a policy; no {', '.join(missing)}")
+    weights = raw["weights"]
+    if not (isinstance(weights, dict) and all(map(torch.is_tensor, weights.values()))):
+        raise ContractError(f"{path}: weights must be tensors by name")
+    return Checkpoint(
+        spec=convert(raw["spec"], FeatureSpec, f"{path}: spec"),
+        settings=convert(raw["settings"], TrainingSettings, f"{path}: settings"),
+        stage=raw["stage"],
+        weights=weights,
+        data=raw["data"],
+        parents=raw["parents"],
+        scores=raw["scores"],
+    )
 
 
 def save_atomically(path: Path, state: dict[str, Any]) -> None:
@@ -110,7 +127,16 @@ def load_tensors(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ContractError(f"{path}: no such checkpoint")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ContractError(f"{path}: damaged or not a checkpoint: {error}") from error
+        # torch does not look at the checksums of the archive that it writes.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both raise many kinds for a damaged file
+        raise ContractError(
+            f"{path}: damaged, or not a checkpoint of tensors and plain data alone"
+        ) from error
+    if damaged:
+        raise ContractError(f"{path}: damaged: wrong checksum of {damaged}")
+    if not isinstance(state, dict):
+        raise ContractError(f"{path}: not a checkpoint of this project")
     return state

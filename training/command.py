@@ -32,7 +32,7 @@ def exit_codes() -> Iterator[None]:
     except Refused as refusal:
         errors.print(f"refused: {refusal}", style="yellow", highlight=False, markup=False)
         raise typer.Exit(REFUSED) from refusal
-    except (ContractError, ValueError, OSError) as error:
+    except (ContractError, ValueError, OSError, FloatingPointError) as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False)
         raise typer.Exit(BAD_INPUT) from error
 
@@ -51,4 +51,7 @@ def _assignment(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set {text}: write it as name=value, e.g. post_train.beta=0.3")
-    return name.strip(), yaml.safe_load(value)
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {text}: the value is not valid YAML") from error

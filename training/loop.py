@@ -55,6 +55,8 @@ class Stage:
         identity: hash of everything that the stage's numbers depend on; a run resumes only under
             the same one.
         alarm: looks at an epoch's scalars and names a failure that ends the stage, or "".
+        refusal: why the stage must not train at all, or ""; it then gives its input back, with
+            this as the alarm.
         first_choice: the first epoch that may be chosen as the best.
     """
 
@@ -67,6 +69,7 @@ class Stage:
     seed: int
     identity: str
     alarm: Callable[[dict[str, float]], str] = lambda _: ""
+    refusal: str = ""
     first_choice: int = 0
 
 
@@ -76,6 +79,10 @@ def run_stage(stage: Stage, slates: SlateArrays, folder: Path, here: Processes) 
     Epoch 0 is the model as it came: a stage that only does harm gives its input back. Leaves
     ``folder``/state.pt (to resume), best weights in the model, history.json and TensorBoard logs.
     """
+    if len(slates) < here.world:
+        raise ContractError(
+            f"{len(slates)} slates for {here.world} processes; start fewer, or give more slates"
+        )
     model: nn.Module = stage.objective.model  # type: ignore[assignment]
     wrapped = _distribute(stage.objective, here)
     optimizer = _optimizer(model, stage.optim)
@@ -86,6 +93,9 @@ def run_stage(stage: Stage, slates: SlateArrays, folder: Path, here: Processes) 
     if done == 0 and not history.epochs:
         _record(stage, history, 0, {}, stage.validate(), writer)
         best = _copy(model)
+        history.stopped = history.alarm = stage.refusal
+        if here.is_first:
+            _save(stage, folder, model, optimizer, schedule, history, best, 0)
     with _progress(here) as progress:
         bar = progress.add_task(stage.name, total=stage.epochs * per_epoch)
         progress.update(bar, completed=done * per_epoch)
@@ -109,7 +119,6 @@ def run_stage(stage: Stage, slates: SlateArrays, folder: Path, here: Processes) 
                 best = _copy(model)
             if here.is_first:
                 progress.console.print(_line(stage, epoch, history.epochs[-1]), highlight=False)
-            if here.is_first:
                 _save(stage, folder, model, optimizer, schedule, history, best, epoch)
     if writer is not None:
         writer.close()
@@ -139,7 +148,7 @@ def _epoch(
             loss, scalars = wrapped(slates.batch(shard, here.device), epoch)
         if not torch.isfinite(loss):
             raise FloatingPointError(
-                f"{stage.name}: the loss is {float(loss)} in epoch {epoch}, batch {number}; "
+                f"{stage.name}: the loss is {loss.item()} in epoch {epoch}, batch {number}; "
                 "lower the learning rate, or look for broken features in the slates"
             )
         optimizer.zero_grad(set_to_none=True)
@@ -220,7 +229,20 @@ def _save(
             "identity": stage.identity,
         },
     )
-    (folder / "history.json").write_text(json.dumps(vars(history), indent=1))
+    _write_history(folder / "history.json", history)
+
+
+def _write_history(path: Path, history: History) -> None:
+    """Strict JSON, which knows no infinities and no NaN: null stands for them."""
+
+    def plain(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    rows = [{name: plain(value) for name, value in row.items()} for row in history.epochs]
+    content = {name: plain(value) for name, value in vars(history).items()} | {"epochs": rows}
+    aside = path.with_suffix(".part")
+    aside.write_text(json.dumps(content, indent=1, allow_nan=False))
+    aside.rename(path)
 
 
 def _resume(
@@ -229,7 +251,7 @@ def _resume(
     if not path.exists():
         return History(), {}, 0
     state = load_tensors(path)
-    if state["identity"] != stage.identity:
+    if state.get("identity") != stage.identity:
         raise ContractError(
             f"{path}: is of a run with other data, settings or starting weights; "
             "give another --out, or remove that folder to start again"

@@ -12,7 +12,13 @@ from contracts.datasets import Dataset
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError, stable_hash
 from training.alarms import collapse, duplicates
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_sha256
+from training.checkpoint import (
+    Checkpoint,
+    data_identity,
+    load_checkpoint,
+    save_checkpoint,
+    weights_sha256,
+)
 from training.command import Refused, console, exit_codes, settings_for
 from training.curves import plot_history
 from training.data.arrays import SlateArrays, load_slates
@@ -104,16 +110,15 @@ def post_train(
         validate=Validation(model, valid, here.device, judge),
         # Where candidates were not shown, the log cannot rank them: the judge can.
         selection="value" if judge else "ndcg" if all_shown else "ndcg_shown",
-        epochs=0 if refusal else post.optim.epochs,
+        epochs=post.optim.epochs,
         seed=settings.seed,
         identity=stable_hash(
-            [dataset.fingerprint, msgspec.to_builtins(post), settings.seed, reference_sha256]
-            + [dataset.shuffled_feedback, list_size]
+            [data_identity(dataset), post, settings.seed, reference_sha256, list_size]
         ),
+        refusal=refusal,
         alarm=lambda scores: duplicates(scores) or collapse(post.collapse_nats, scores),
     )
     history = run_stage(stage, train, folder, here)
-    history.alarm = history.alarm or refusal
     if here.is_first:
         save_checkpoint(
             folder / "best.pt",
@@ -141,6 +146,12 @@ def make_source(
     if pairs.source == "mirrored":
         return MirroredPairs(pairs.alpha, pairs.gamma), None, ""
     judged = share_of_users(train.user, pairs.evaluator.judge_share, "judge")
+    if judged.all() or not judged.any():
+        raise ContractError(
+            f"of {len(set(train.user))} users in train, judge_share "
+            f"{pairs.evaluator.judge_share:.2f} leaves none to label or none to judge; give "
+            "slates of more users, or take mirrored pairs"
+        )
     fitted = []
     for number, part in enumerate((~judged, judged)):
         evaluator, report = fit_evaluator(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Optional
 
-import msgspec
 import torch
 import typer
 
@@ -16,8 +15,8 @@ from contracts.datasets import Dataset
 from contracts.features import FeatureSpec
 from contracts.reading import stable_hash
 from training.alarms import duplicates
-from training.checkpoint import Checkpoint, save_checkpoint, weights_sha256
-from training.command import console, exit_codes, settings_for
+from training.checkpoint import Checkpoint, data_identity, save_checkpoint, weights_sha256
+from training.command import Refused, console, exit_codes, settings_for
 from training.curves import plot_history
 from training.data.arrays import load_slates
 from training.distributed import Processes, processes
@@ -52,16 +51,18 @@ def main(
 ) -> None:
     """Pre-train a policy; the best epoch on held-out slates becomes OUT/pretrain/best.pt.
 
-    Exit code 0: done; 2: bad input.
+    Exit code 0: done; 2: bad input; 3: an alarm stopped the run.
     """
     with exit_codes(), processes() as here:
         dataset, spec, typed = settings_for(data, settings, set_ or ())
         history = pretrain(data, dataset, spec, typed, out, here)
-    if here.is_first:
-        console.print(
-            f"best epoch {history.best_epoch} (held-out ndcg {history.best_score:.4f}); "
-            f"{out / 'pretrain' / 'best.pt'}; curves in {out / 'pretrain' / 'curves.png'}"
-        )
+        if here.is_first:
+            console.print(
+                f"best epoch {history.best_epoch} (held-out ndcg {history.best_score:.4f}); "
+                f"{out / 'pretrain' / 'best.pt'}; curves in {out / 'pretrain' / 'curves.png'}"
+            )
+        if history.alarm:
+            raise Refused(history.alarm)
 
 
 def pretrain(
@@ -87,8 +88,7 @@ def pretrain(
         epochs=settings.pretrain.optim.epochs,
         seed=settings.seed,
         identity=stable_hash(
-            [dataset.fingerprint, msgspec.to_builtins(settings.model), settings.seed]
-            + [msgspec.to_builtins(settings.pretrain), dataset.shuffled_feedback]
+            [data_identity(dataset), settings.model, settings.pretrain, settings.seed]
         ),
         alarm=duplicates,
         first_choice=settings.pretrain.given_epochs + 1,
