@@ -87,10 +87,10 @@ def train(slates: Path, out: Path, all_stages: bool) -> dict[str, Path]:
         untrained = ("--set", "pretrain.optim.epochs=0")
         run("training/pretrain.py", *data, "--out", post, *untrained)
         start = post / "pretrain" / "best.pt"
-        run("training/post_train.py", *data, "--start", start, "--out", post, may_refuse=True)
+        run("training/post_train.py", *data, "--checkpoint", start, "--out", post, may_refuse=True)
         policies["post-training"] = post / "post_train" / "best.pt"
     start = policies["pre-training"]
-    run("training/post_train.py", *data, "--start", start, "--out", both, may_refuse=True)
+    run("training/post_train.py", *data, "--checkpoint", start, "--out", both, may_refuse=True)
     return {**policies, "both": both / "post_train" / "best.pt"}
 
 

@@ -37,9 +37,9 @@ from training.validation import Validation
 
 EPILOG = """Examples:
 
-python training/post_train.py --data slates/ --start runs/demo/pretrain/best.pt --out runs/demo
+python training/post_train.py --data slates/ --checkpoint runs/demo/pretrain/best.pt --out runs/demo
 
-python training/post_train.py --data slates/ --start runs/demo/pretrain/best.pt --out runs/paper
+python training/post_train.py --data slates/ --checkpoint runs/demo/pretrain/best.pt --out runs/paper
   --set post_train.pairs.source=exposure --set post_train.likelihood=none
 """
 
@@ -49,7 +49,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(epilog=EPILOG)
 def main(
     data: Annotated[Path, typer.Option(help="Folder of training/prepare.py.")],
-    start: Annotated[Path, typer.Option(help="Checkpoint to start from: the DPO reference.")],
+    # Not --start: torchrun takes that for a beginning of its own --start-method.
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint to start from: the DPO reference.")],
     out: Annotated[Path, typer.Option(help="Run folder; writes post_train/ in it.")],
     settings: Annotated[
         Optional[Path], typer.Option(help="YAML; by default the one of the data's source.")
@@ -68,7 +69,7 @@ def main(
     """
     with exit_codes(), processes() as here:
         dataset, spec, typed = settings_for(data, settings, set_ or ())
-        history = post_train(data, dataset, spec, typed, start, out, here)
+        history = post_train(data, dataset, spec, typed, checkpoint, out, here)
         if here.is_first:
             console.print(
                 f"best epoch {history.best_epoch} (held-out score {history.best_score:.4f}); "

@@ -77,7 +77,7 @@ def pretrain_run(data: Path, out: Path, *assignments: str) -> Path:
 def post_train_run(data: Path, start: Path, out: Path, *assignments: str) -> Result:
     """Post-train a policy; whatever the exit code."""
     options = settings(*assignments)
-    return run(post_train.app, "--data", data, "--start", start, "--out", out, *options)
+    return run(post_train.app, "--data", data, "--checkpoint", start, "--out", out, *options)
 
 
 def epochs(folder: Path) -> list[dict[str, float]]:
