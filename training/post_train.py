@@ -39,8 +39,8 @@ EPILOG = """Examples:
 
 python training/post_train.py --data slates/ --checkpoint runs/demo/pretrain/best.pt --out runs/demo
 
-python training/post_train.py --data slates/ --checkpoint runs/demo/pretrain/best.pt --out runs/paper
-  --set post_train.pairs.source=exposure --set post_train.likelihood=none
+python training/post_train.py --data slates/ --checkpoint runs/demo/pretrain/best.pt
+  --out runs/paper --set post_train.pairs.source=exposure --set post_train.likelihood=none
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
