@@ -93,7 +93,8 @@ def run_stage(stage: Stage, slates: SlateArrays, folder: Path, here: Processes) 
     if done == 0 and not history.epochs:
         _record(stage, history, 0, {}, stage.validate(), writer)
         best = _copy(model)
-        history.stopped = history.alarm = stage.refusal
+        if stage.refusal:
+            history.stopped = history.alarm = stage.refusal
         if here.is_first:
             _save(stage, folder, model, optimizer, schedule, history, best, 0)
     with _progress(here) as progress:
@@ -186,7 +187,7 @@ def _record(
     if writer is not None:
         for name, value in row.items():
             writer.add_scalar(f"{stage.name}/{name}", value, epoch)  # type: ignore[no-untyped-call]
-    alarm = stage.alarm(row) if epoch else ""
+    alarm = stage.alarm(row)
     if alarm:
         history.stopped = history.alarm = alarm
         return False

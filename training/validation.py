@@ -47,15 +47,21 @@ class Validation:
         was_training = self.model.training
         self.model.eval()
         orders = decode_slates(self.model, self.slates, self.list_size, self.device)
+        # The metrics refuse a list with an item twice; here it counts as an empty one, so that
+        # the alarm names the fault.
+        broken = np.array([_has_twice(order) for order in orders])
         per_list = evaluate_orders(
-            orders, self.slates.exposed, self.slates.utility, ks=(self.list_size,)
+            np.where(broken[:, None], -1, orders),
+            self.slates.exposed,
+            self.slates.utility,
+            ks=(self.list_size,),
         )
         n = self.list_size
         scores = {
             "ndcg": float(per_list[f"ndcg@{n}"].mean()),
             "ndcg_shown": float(per_list[f"ndcg_shown@{n}"].mean()),
             "moved": float((orders != self.given).mean()),
-            "duplicates": float(np.mean([_has_twice(order) for order in orders])),
+            "duplicates": float(broken.mean()),
         }
         scores |= self._likelihood(orders)
         if self.given_value is not None:
