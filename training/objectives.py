@@ -39,7 +39,7 @@ class PretrainObjective(nn.Module):
         given = epoch <= settings.given_epochs
         lists = batch.given(self.list_size) if given else batch.exposed
         z, prior = self.model.encode(batch)
-        logits = self.model.window_logits(z, prior, lists)
+        logits, prefix_logits = self.model.window_logits(z, prior, lists)
         loss_n = next_items_loss(logits, lists)
         loss = settings.lambda_n * loss_n
         scalars = {"L_n": loss_n}
@@ -47,7 +47,7 @@ class PretrainObjective(nn.Module):
             by_feedback = settings.order_score == "feedback" and not given
             generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
             loss_o = ordering_loss(
-                logits,
+                prefix_logits,
                 lists,
                 batch.utility if by_feedback else None,
                 settings.max_permutations,
@@ -65,7 +65,7 @@ class PretrainObjective(nn.Module):
 def pointwise_loss(model: GenReranker, z_BMD: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy of the utility of shown items, read off Z. Not in the paper; a setting."""
     index = batch.exposed.clamp(min=0)
-    logit = model.relevance(z_BMD).squeeze(-1).gather(1, index)
+    logit = model.utility_logits(z_BMD).gather(1, index)
     shown = (batch.exposed >= 0).float()
     loss = binary_cross_entropy_with_logits(logit, batch.utility, reduction="none")
     return ((loss * shown).sum(1) / shown.sum(1).clamp(min=1)).mean()

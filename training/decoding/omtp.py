@@ -29,24 +29,26 @@ class OmtpDecode(nn.Module):
             raise ValueError(f"block is {self.block}; allowed: 1 to {decoder.heads} (H)")
 
     def forward(
-        self, z_BMD: Tensor, prior_BM: Tensor, temperature_B1: Tensor, seed_B1: Tensor
+        self, z_BMZ: Tensor, prior_BM: Tensor, temperature_B1: Tensor, seed_B1: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Decode a list for each row.
 
         Args:
-            z_BMD, prior_BM: of the encoder.
+            z_BMZ, prior_BM: of the encoder.
             temperature_B1: float32; 0 is greedy. seed_B1: int64; read where temperature > 0.
 
         Returns:
             order int32 [B, n] (candidate indices, -1 once all are shown), log_prob float32
             [B, n] (0 there), passes int32 [B, 1].
         """
+        z_BMD, e_BMR, f_BMR = self.decoder.split(z_BMZ)
         batch = z_BMD.size(0)
         sampling = bool((temperature_B1 > 0).any())
         memory = self.decoder.memory(z_BMD)
         cache = self.decoder.empty_cache(z_BMD)
         x_BTD = self.decoder.first(batch)
         bias_BM = prior_BM
+        pair_BM = torch.zeros_like(prior_BM)
         orders: list[Tensor] = []
         log_probs: list[Tensor] = []
         passes = 0
@@ -59,13 +61,14 @@ class OmtpDecode(nn.Module):
             first = len(orders)
             for head in range(min(self.block, self.list_size - first)):
                 item, log_prob = choose(
-                    logits_BHM[:, head] + bias_BM,
+                    logits_BHM[:, head] + bias_BM + pair_BM,
                     temperature_B1,
                     seed_B1,
                     first + head,
                     sampling,
                 )
                 bias_BM = block(bias_BM, item)
+                pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item)
                 orders.append(item)
                 log_probs.append(log_prob)
             place = torch.arange(first + 1, len(orders) + 1, device=z_BMD.device)

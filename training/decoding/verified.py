@@ -26,11 +26,12 @@ class VerifiedDecode(nn.Module):
         self.list_size = list_size
 
     def forward(
-        self, z_BMD: Tensor, prior_BM: Tensor, temperature_B1: Tensor, seed_B1: Tensor
+        self, z_BMZ: Tensor, prior_BM: Tensor, temperature_B1: Tensor, seed_B1: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As OmtpDecode.forward; verification is of greedy choices: temperatures are refused."""
         if bool((temperature_B1 > 0).any()):
             raise ValueError("verified decoding is greedy; temperature must be 0")
+        z_BMD, e_BMR, f_BMR = self.decoder.split(z_BMZ)
         batch, heads, n = z_BMD.size(0), self.decoder.heads, self.list_size
         device = z_BMD.device
         rows = torch.arange(batch, device=device)
@@ -49,13 +50,15 @@ class VerifiedDecode(nn.Module):
         )
         state_BD = h_BTD[:, 0]
         bias_BM = prior_BM
+        pair_BM = torch.zeros_like(prior_BM)
         while True:
-            draft_BH, log_prob_B = self._draft(state_BD, z_BMD, bias_BM)
+            draft_BH, log_prob_B = self._draft(state_BD, z_BMD, e_BMR, f_BMR, bias_BM, pair_BM)
             # The first of the draft is head 1's own choice: settled without a further pass.
             slot = settled.clamp(max=n)
             order[rows, slot] = draft_BH[:, 0]
             log_probs[rows, slot] = log_prob_B
             bias_BM = block(bias_BM, draft_BH[:, 0])
+            pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, draft_BH[:, 0])
             settled = settled + 1
             active = settled < n
             if not bool(active.any()):
@@ -82,7 +85,7 @@ class VerifiedDecode(nn.Module):
             agrees = torch.ones([batch], dtype=torch.bool, device=device)
             for j in range(heads - 1):
                 item, log_prob = choose(
-                    logits_BHM[:, j] + bias_BM, temperature_B1, seed_B1, 0, False
+                    logits_BHM[:, j] + bias_BM + pair_BM, temperature_B1, seed_B1, 0, False
                 )
                 agrees = agrees & (item == draft_BH[:, j + 1])
                 # Where the draft was wrong, `item` becomes the first of the next draft below.
@@ -90,13 +93,23 @@ class VerifiedDecode(nn.Module):
                 order[rows, slot] = item
                 log_probs[rows, slot] = log_prob
                 bias_BM = torch.where(agrees.unsqueeze(1), block(bias_BM, item), bias_BM)
+                moved_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item)
+                pair_BM = torch.where(agrees.unsqueeze(1), moved_BM, pair_BM)
                 agreed = agreed + agrees.long()
             settled = settled + agreed
             state_BD = h_BTD[rows, agreed]
             kept_BS = torch.cat([kept_BS, step <= agreed.unsqueeze(1)], dim=1)
         return order[:, :n].int(), log_probs[:, :n].float(), passes
 
-    def _draft(self, state_BD: Tensor, z_BMD: Tensor, bias_BM: Tensor) -> tuple[Tensor, Tensor]:
+    def _draft(
+        self,
+        state_BD: Tensor,
+        z_BMD: Tensor,
+        e_BMR: Tensor,
+        f_BMR: Tensor,
+        bias_BM: Tensor,
+        pair_BM: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """What the H heads choose [B, H], each masking those before; head 1's log-probability."""
         queries_BHD = self.decoder.queries(state_BD.unsqueeze(1))[:, 0]
         logits_BHM = queries_BHD @ z_BMD.transpose(1, 2)
@@ -104,9 +117,11 @@ class VerifiedDecode(nn.Module):
         items: list[Tensor] = []
         first = torch.zeros([state_BD.size(0)], device=z_BMD.device)
         for head in range(self.decoder.heads):
-            item, log_prob = choose(logits_BHM[:, head] + bias_BM, greedy, greedy.long(), 0, False)
+            scores = logits_BHM[:, head] + bias_BM + pair_BM
+            item, log_prob = choose(scores, greedy, greedy.long(), 0, False)
             if head == 0:
                 first = log_prob
             bias_BM = block(bias_BM, item)
+            pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item)
             items.append(item)
         return torch.stack(items, dim=1), first

@@ -43,10 +43,35 @@ class Decoder(nn.Module):
             )
             for _ in range(settings.decoder_layers)
         )
+        self.pair_rank = settings.pair_rank
+        self.fading = nn.Parameter(torch.tensor(0.8), requires_grad=settings.pair_rank > 0)
         self.query = nn.Linear(width, settings.heads * width)
         # Small, so that the untrained policy is the prior's.
         nn.init.normal_(self.query.weight, std=0.02 / math.sqrt(width))
         nn.init.zeros_(self.query.bias)
+
+    def split(self, z_BMZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Z as the encoder gives it: z_BMD, and what the pairwise term needs, e and f [B, M, R]."""
+        d, r = self.width, self.pair_rank
+        return z_BMZ[..., :d], z_BMZ[..., d : d + r], z_BMZ[..., d + r :]
+
+    def remember(self, pair_BM: Tensor, e_BMR: Tensor, f_BMR: Tensor, item_B: Tensor) -> Tensor:
+        """The pairwise term [B, M] after one more choice: the old one faded, plus e_y . f_j.
+
+        Unrolled over a list it is sum over s < k of g^(k-1-s) e_{y_s} . f_j / 4, with the
+        learned fading 0 < g < 1 (``pair_terms`` computes that for whole lists).
+        """
+        if self.pair_rank == 0:
+            return pair_BM
+        return torch.sigmoid(self.fading) * pair_BM + self.influence(
+            e_BMR, f_BMR, item_B.unsqueeze(1)
+        ).squeeze(1)
+
+    def influence(self, e_BMR: Tensor, f_BMR: Tensor, items_BT: Tensor) -> Tensor:
+        """e_y . f_j / 4 of chosen items y and candidates j [B, T, M]; 0 for y = -1."""
+        index = items_BT.clamp(min=0).long().unsqueeze(-1).expand(-1, -1, e_BMR.size(-1))
+        rows_BTM = e_BMR.gather(1, index) @ f_BMR.transpose(1, 2) / 4.0  # sqrt of PAIR_WIDTH
+        return rows_BTM.masked_fill((items_BT < 0).unsqueeze(-1), 0.0)
 
     def memory(self, z_BMD: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of Z for each layer: what every pass needs, computed once."""

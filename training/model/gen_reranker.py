@@ -35,12 +35,20 @@ class GenReranker(nn.Module):
         )
         return z, prior
 
-    def hidden(self, z_BMD: Tensor, prior_BM: Tensor, lists_BN: Tensor) -> Tensor:
+    def hidden(self, z_BMZ: Tensor, prior_BM: Tensor, lists_BN: Tensor) -> Tensor:
         """h_0 .. h_{N-1} [B, N, D] under teacher forcing: h_t has seen [BOS], y_1 .. y_t.
 
         ``lists_BN`` holds candidate indices, -1 after the end of shorter lists; what stands at
         and after -1 is meaningless and must be masked by the caller.
         """
+        return self._hidden(self.decoder.split(z_BMZ)[0], prior_BM, lists_BN)
+
+    def utility_logits(self, z_BMZ: Tensor) -> Tensor:
+        """The pointwise head [B, M]."""
+        logits: Tensor = self.relevance(self.decoder.split(z_BMZ)[0])
+        return logits.squeeze(-1)
+
+    def _hidden(self, z_BMD: Tensor, prior_BM: Tensor, lists_BN: Tensor) -> Tensor:
         length = lists_BN.size(1)
         place = torch.arange(1, length, device=z_BMD.device)
         chosen = self.decoder.embed(z_BMD, lists_BN[:, :-1], place)
@@ -52,14 +60,39 @@ class GenReranker(nn.Module):
         )
         return h
 
-    def window_logits(self, z_BMD: Tensor, prior_BM: Tensor, lists_BN: Tensor) -> Tensor:
-        """Logits [B, N, H, M]: at [b, t, i] those of head i + 1 at h_t, for y_{t+i+1}."""
-        queries = self.decoder.queries(self.hidden(z_BMD, prior_BM, lists_BN))
-        logits = torch.einsum("bthd,bmd->bthm", queries, z_BMD)
-        return logits + prior_BM[:, None, None, :]
+    def window_logits(
+        self, z_BMZ: Tensor, prior_BM: Tensor, lists_BN: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [B, N, H, M]: at [b, t, i] those of head i + 1 at h_t, for y_{t+i+1}.
+
+        Twice, for the pairwise term may count the whole list before y_{t+i+1}, as decoding does
+        (L_n), or only the prefix y_1 .. y_t, which every permutation of the window shares (L_o).
+        Without a pairwise term both are the same.
+        """
+        z_BMD, e_BMR, f_BMR = self.decoder.split(z_BMZ)
+        queries = self.decoder.queries(self._hidden(z_BMD, prior_BM, lists_BN))
+        logits = torch.einsum("bthd,bmd->bthm", queries, z_BMD) + prior_BM[:, None, None, :]
+        if self.settings.pair_rank == 0:
+            return logits, logits
+        pair_BNM = self.pair_terms(e_BMR, f_BMR, lists_BN)
+        length, heads = lists_BN.size(1), self.settings.heads
+        head = torch.arange(heads, device=lists_BN.device)
+        target = torch.arange(length, device=lists_BN.device).unsqueeze(1) + head
+        whole = logits + pair_BNM[:, target.clamp(max=length - 1)]
+        faded = torch.sigmoid(self.decoder.fading) ** head
+        prefix = logits + pair_BNM.unsqueeze(2) * faded[:, None]
+        return whole, prefix
+
+    def pair_terms(self, e_BMR: Tensor, f_BMR: Tensor, lists_BN: Tensor) -> Tensor:
+        """The pairwise term before each position of whole lists [B, N, M] (Decoder.remember)."""
+        rows_BNM = self.decoder.influence(e_BMR, f_BMR, lists_BN)
+        place = torch.arange(lists_BN.size(1), device=lists_BN.device)
+        age = place.unsqueeze(1) - place - 1
+        table_NN = torch.sigmoid(self.decoder.fading) ** age.clamp(min=0) * (age >= 0)
+        return table_NN.to(rows_BNM.dtype) @ rows_BNM
 
     def block_logits(
-        self, z_BMD: Tensor, prior_BM: Tensor, lists_BN: Tensor, block: int | None = None
+        self, z_BMZ: Tensor, prior_BM: Tensor, lists_BN: Tensor, block: int | None = None
     ) -> Tensor:
         """Logits [B, N, M] of the factorisation that decoding uses.
 
@@ -67,7 +100,11 @@ class GenReranker(nn.Module):
         it. ``block`` = 1 is the one-at-a-time factorisation by head 1 (Eq. 1).
         """
         block = block or self.settings.heads
-        queries = self.decoder.queries(self.hidden(z_BMD, prior_BM, lists_BN))
+        z_BMD, e_BMR, f_BMR = self.decoder.split(z_BMZ)
+        queries = self.decoder.queries(self._hidden(z_BMD, prior_BM, lists_BN))
         k = torch.arange(lists_BN.size(1), device=lists_BN.device)
         q_BND = queries[:, (k // block) * block, k % block]
-        return q_BND @ z_BMD.transpose(1, 2) + prior_BM.unsqueeze(1)
+        logits = q_BND @ z_BMD.transpose(1, 2) + prior_BM.unsqueeze(1)
+        if self.settings.pair_rank:
+            logits = logits + self.pair_terms(e_BMR, f_BMR, lists_BN)
+        return logits

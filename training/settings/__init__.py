@@ -30,6 +30,10 @@ def _above(settings: Strict, low: float, *names: str) -> None:
         _check(low < value < math.inf, f"{name} must be above {low:g}, and finite; it is {value}")
 
 
+#: Width of a feature's vector in the pairwise term.
+PAIR_WIDTH = 16
+
+
 class ModelSettings(Strict, kw_only=True, frozen=True):
     """Gen-Reranker. The paper fixes 4 + 4 layers and H = 4; the rest is open (paper_index.md).
 
@@ -37,13 +41,14 @@ class ModelSettings(Strict, kw_only=True, frozen=True):
         width: D.
         attention_heads, feed_forward: of every block; feed_forward as a multiple of D.
         heads: H, the items decoded in one pass.
-        pairwise: rank R of a learned term between a candidate and the items chosen before it,
-            fading with their distance; 0 is the paper's model (none). Within a pass the heads do
-            not see one another's choices; this term does.
+        pairwise: categorical item features (category, author) with a learned term between a
+            candidate's value and those of the items chosen before it, fading with their distance.
+            Within a pass the heads do not see one another's choices; this term does. Empty is
+            the paper's model.
         cross_attention: whether the decoder looks at Z besides its own prefix.
         prior: what is added to the matching logits of Eq. 5. ``position`` is a learned weight
-            for each given position, initialised to ``-prior_slope * position``: an untrained
-            model then gives the given order back.
+            for each given position, initialised to ``-prior_slope * log(1 + position)``: an
+            untrained model then gives the given order back, and little training overrules it.
     """
 
     width: int = 64
@@ -53,10 +58,10 @@ class ModelSettings(Strict, kw_only=True, frozen=True):
     feed_forward: int = 2
     heads: int = 4
     cross_attention: bool = True
-    pairwise: int = 0
+    pairwise: tuple[str, ...] = ()
     dropout: float = 0.0
     prior: Literal["none", "position"] = "position"
-    prior_slope: float = 0.5
+    prior_slope: float = 1.0
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "width", "attention_heads", "feed_forward")
@@ -65,7 +70,11 @@ class ModelSettings(Strict, kw_only=True, frozen=True):
         _check(self.width % self.attention_heads == 0, "attention_heads must divide width")
         _check(1 <= self.heads <= 16, f"heads (H) is {self.heads}; allowed: 1 to 16")
         _check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
-        _check(0 <= self.pairwise <= 1024, f"pairwise is {self.pairwise}; allowed: 0 to 1024")
+
+    @property
+    def pair_rank(self) -> int:
+        """R: the width of the pairwise term's vectors."""
+        return PAIR_WIDTH * len(self.pairwise)
 
 
 class OptimSettings(Strict, kw_only=True, frozen=True):
