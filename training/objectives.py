@@ -93,7 +93,10 @@ class RerankDpoObjective(nn.Module):
         return self._reference[0]
 
     def forward(self, batch: Batch, epoch: int) -> tuple[Tensor, Scalars]:
-        pairs = self.source.pairs(batch, self.model, row_seeds(self.seed, epoch, batch.row))
+        seeds = row_seeds(self.seed, epoch, batch.row)
+        # Rounding may blur the loss; which lists are drawn and preferred it may not.
+        with torch.autocast(batch.exposed.device.type, enabled=False):
+            pairs = self.source.pairs(batch, self.model, seeds)
         both = torch.cat([pairs.chosen, pairs.rejected])
         policy, mass = self._log_probs(self.model, batch, both)
         with torch.no_grad():
