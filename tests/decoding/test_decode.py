@@ -28,6 +28,7 @@ models = st.builds(
     cross_attention=st.booleans(),
     prior=st.sampled_from(("none", "position")),
     seed=st.integers(0, 1),
+    pairwise=st.sampled_from(((), ("colour",), ("colour", "item"))),
 )
 sizes = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 list_sizes = st.integers(1, 10)

@@ -21,10 +21,15 @@ MODES = ("omtp", "one_at_a_time", "verified")
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("heads", "cross"), [(1, True), (4, True), (4, False), (8, True)])
-def test_engines_equal_eager(tmp_path: Path, mode: Mode, heads: int, cross: bool) -> None:
+@pytest.mark.parametrize(
+    ("heads", "cross", "pairwise"),
+    [(1, True, ()), (4, True, ("colour", "item")), (4, False, ("colour",)), (8, True, ())],
+)
+def test_engines_equal_eager(
+    tmp_path: Path, mode: Mode, heads: int, cross: bool, pairwise: tuple[str, ...]
+) -> None:
     """Batches of several shapes in a row: the second call of a shape runs optimised code."""
-    model = lively_model(heads, cross)
+    model = lively_model(heads, cross, pairwise=pairwise)
     save_engines(model, tmp_path, mode)
     encoder, decoder = load_engine(tmp_path / ENCODER_FILE), load_engine(tmp_path / DECODER_FILE)
     eager_encoder, eager_decoder = eager_engines(model, mode)

@@ -2,8 +2,9 @@
 
 Float64, one list at a time, from the definition: [BOS], y_1, y_2, ... pass through post-norm
 blocks (attention, add & norm, perhaps cross-attention, add & norm, feed-forward, add & norm); head
-i at h_t scores each candidate z_j by their scaled product plus the prior. Only the weights are
-taken from the module under test.
+i at h_t scores each candidate z_j by their scaled product plus the prior, plus, where the model has
+a pairwise term, sum over the items y_s already placed of g^age e_{y_s} . f_j / 4, age 0 for the
+newest. Only the weights are taken from the module under test.
 """
 
 from __future__ import annotations
@@ -21,26 +22,41 @@ Array = npt.NDArray[np.float64]
 
 
 class PlainDecoder:
-    def __init__(self, model: GenReranker, z_MD: Any, prior_M: Any, count: int) -> None:
+    def __init__(self, model: GenReranker, z_MZ: Any, prior_M: Any, count: int) -> None:
         self.weights = {
             name: value.detach().double().numpy()
             for name, value in model.decoder.state_dict().items()
         }
         self.settings = model.settings
         # Padding does not exist here: the candidates are the ones that are real.
-        self.z = np.asarray(z_MD, np.float64)[:count]
+        z = np.asarray(z_MZ, np.float64)[:count]
+        width = self.settings.width
+        rank = (z.shape[1] - width) // 2
+        self.z, self.e, self.f = z[:, :width], z[:, width : width + rank], z[:, width + rank :]
         self.prior = np.asarray(prior_M, np.float64)[:count]
 
-    def logits(self, prefix: list[int], head: int) -> Array:
-        """Scores [m] of all candidates by a head (from 1) at h_t, where t = len(prefix)."""
+    def logits(
+        self, prefix: list[int], head: int, placed: list[int] | None = None, later: int = 0
+    ) -> Array:
+        """Scores [m] of all candidates by a head (from 1) at h_t, where t = len(prefix).
+
+        ``placed`` are the items that the pairwise term counts (the prefix if left), the newest
+        of them ``later`` places before the one just before the head's.
+        """
         width = self.settings.width
         h = self._hidden(prefix)[-1]
         query = self._linear("query", h)[(head - 1) * width : head * width]
-        return self.z @ query / math.sqrt(width) + self.prior
+        scores: Array = self.z @ query / math.sqrt(width) + self.prior
+        fading = 1 / (1 + math.exp(-float(self.weights["fading"])))
+        counted = prefix if placed is None else placed
+        for age, item in enumerate(reversed(counted), start=later):
+            for j in range(len(scores)):
+                scores[j] += fading**age * (self.e[item] @ self.f[j]) / 4
+        return scores
 
     def log_prob(self, prefix: list[int], head: int, taken: list[int]) -> Array:
-        """Log-probability [m] of each candidate; -inf at those taken."""
-        logits = self.logits(prefix, head)
+        """Log-probability [m] of each candidate, all of ``taken`` being placed; -inf at those."""
+        logits = self.logits(prefix, head, taken)
         logits[taken] = -np.inf
         if len(set(taken)) == len(logits):
             return logits

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.reading import ContractError
 from tests.model.plain_decoder import PlainDecoder
 from tests.model.tiny import (
     SPEC,
@@ -31,6 +32,7 @@ models = st.builds(
     cross_attention=st.booleans(),
     prior=st.sampled_from(("none", "position")),
     seed=st.integers(0, 1),
+    pairwise=st.sampled_from(((), ("colour",), ("colour", "item"))),
 )
 counts = st.lists(st.integers(1, 12), min_size=1, max_size=4)
 
@@ -119,19 +121,24 @@ def test_logits_are_those_of_the_paper(model: GenReranker, m: int, seed: int) ->
     batch = padded(random_batch([m], seed=seed), 3)
     z, prior = model.encode(batch)
     plain = PlainDecoder(model, z[0], prior[0], m)
-    y = batch.exposed[0].tolist()
-    window = model.window_logits(z, prior, batch.exposed)[0, :, :, :m].numpy()
+    lists = batch.exposed
+    y = lists[0].tolist()
+    close = {"atol": 3e-4, "rtol": 1e-3}
+    whole, of_prefix = (one[0, :, :, :m].numpy() for one in model.window_logits(z, prior, lists))
     heads = model.settings.heads
     for t in range(m):
         for head in range(1, heads + 1):
-            expected = plain.logits(y[:t], head)
-            np.testing.assert_allclose(window[t, head - 1], expected, atol=2e-4, rtol=1e-3)
+            expected = plain.logits(y[:t], head, y[: t + head - 1])
+            if t + head <= m:  # beyond the list there is nothing to predict
+                np.testing.assert_allclose(whole[t, head - 1], expected, **close)
+            expected = plain.logits(y[:t], head, y[:t], later=head - 1)
+            np.testing.assert_allclose(of_prefix[t, head - 1], expected, **close)
     for block in {1, heads}:
-        logits = model.block_logits(z, prior, batch.exposed, block)[0, :, :m].numpy()
+        logits = model.block_logits(z, prior, lists, block)[0, :, :m].numpy()
         for k in range(m):
             start = k // block * block
-            expected = plain.logits(y[:start], k - start + 1)
-            np.testing.assert_allclose(logits[k], expected, atol=2e-4, rtol=1e-3)
+            expected = plain.logits(y[:start], k - start + 1, y[:k])
+            np.testing.assert_allclose(logits[k], expected, **close)
 
 
 def test_cross_attention_is_a_real_choice() -> None:
@@ -150,18 +157,20 @@ def test_cross_attention_is_a_real_choice() -> None:
 
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("cross", [True, False])
+@pytest.mark.parametrize("pairwise", [(), ("colour",)])
 def test_untrained_with_the_position_prior_gives_the_given_order_back(
-    heads: int, cross: bool
+    heads: int, cross: bool, pairwise: tuple[str, ...]
 ) -> None:
+    """With the settings' own slope, for lists of up to ten out of forty."""
     for seed in range(5):
         torch.manual_seed(seed)
-        fresh = model_settings(heads=heads, cross_attention=cross, prior_slope=0.5)
+        fresh = model_settings(heads=heads, cross_attention=cross, pairwise=pairwise)
         model = GenReranker(SPEC, fresh).eval()
-        batch = random_batch([3, 6, 40], seed=seed)
+        batch = random_batch([3, 10, 40], seed=seed)
         with torch.no_grad():
             z, prior = model.encode(batch)
-            order, _, _ = OmtpDecode(model.decoder, 6)(z, prior, *cold(3))
-        assert order.tolist() == [[0, 1, 2, -1, -1, -1], [*range(6)], [*range(6)]]
+            order, _, _ = OmtpDecode(model.decoder, 10)(z, prior, *cold(3))
+        assert order.tolist() == [[0, 1, 2, *[-1] * 7], [*range(10)], [*range(10)]]
 
 
 def test_without_a_prior_the_untrained_policy_is_nearly_uniform() -> None:
@@ -196,14 +205,34 @@ def test_user_features_reach_the_list() -> None:
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("cross", [True, False])
 @pytest.mark.parametrize("prior", ["none", "position"])
-def test_every_parameter_that_trains_gets_a_gradient(heads: int, cross: bool, prior: str) -> None:
+@pytest.mark.parametrize("pairwise", [(), ("colour", "item")])
+def test_every_parameter_that_trains_gets_a_gradient(
+    heads: int, cross: bool, prior: str, pairwise: tuple[str, ...]
+) -> None:
     """Nothing is built that nothing uses, in any of the settings."""
     torch.manual_seed(0)
-    settings_ = model_settings(heads=heads, cross_attention=cross, prior=prior)
+    settings_ = model_settings(heads=heads, cross_attention=cross, prior=prior, pairwise=pairwise)
     model = GenReranker(SPEC, settings_)
     batch = random_batch([9, 9], seed=1)
     z, prior_BM = model.encode(batch)
-    logits = model.window_logits(z, prior_BM, batch.exposed)
-    (logits.log_softmax(-1).pow(2).mean() + model.relevance(z).pow(2).mean()).backward()
+    whole, of_prefix = model.window_logits(z, prior_BM, batch.exposed)
+    loss = sum(one.log_softmax(-1).pow(2).mean() for one in (whole, of_prefix))
+    (loss + model.utility_logits(z).pow(2).mean()).backward()
     idle = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert idle == []
+
+
+def test_the_pairwise_term_knows_repeats_from_the_start() -> None:
+    """One number away: with a negative scale, a candidate like the last one chosen falls behind."""
+    torch.manual_seed(0)
+    model = GenReranker(SPEC, model_settings(pairwise=("colour",))).eval()
+    batch = random_batch([6], seed=2)
+    batch.item_cat[0, :, 1] = torch.tensor([2, 2, 2, 3, 3, 4])
+    with torch.no_grad():
+        model.encoder.pair.scale.fill_(-1.0)
+        order, _, _ = OmtpDecode(model.decoder, 3)(*model.encode(batch), *cold(1))
+    colours = batch.item_cat[0, order[0].long(), 1].tolist()
+    assert colours == [2, 3, 4]
+    unknown = model_settings(pairwise=("category",))
+    with pytest.raises(ContractError, match="pairwise names category; allowed: item, colour"):
+        GenReranker(SPEC, unknown)

@@ -43,14 +43,17 @@ def model_settings(**changes: Any) -> ModelSettings:
         "encoder_layers": 1,
         "decoder_layers": 2,
         "attention_heads": 2,
-        "prior_slope": 0.1,
     }
     return ModelSettings(**{**small, **changes})
 
 
 @lru_cache(maxsize=64)
 def lively_model(
-    heads: int = 4, cross_attention: bool = True, prior: str = "position", seed: int = 0
+    heads: int = 4,
+    cross_attention: bool = True,
+    prior: str = "position",
+    seed: int = 0,
+    pairwise: tuple[str, ...] = (),
 ) -> GenReranker:
     """A policy in eval mode whose choices follow from content and prefix, not from the prior alone.
 
@@ -58,15 +61,20 @@ def lively_model(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        settings = model_settings(heads=heads, cross_attention=cross_attention, prior=prior)
+        settings = model_settings(
+            heads=heads, cross_attention=cross_attention, prior=prior, pairwise=pairwise
+        )
         model = GenReranker(SPEC, settings)
         with torch.no_grad():
             for parameter in model.parameters():
                 # Biases, norms and tables too: what is 0 or 1 at first must not hide a fault.
                 parameter += 0.1 * torch.randn_like(parameter)
+            model.encoder.position_prior *= 0.3
             model.decoder.query.weight.normal_(std=0.4)
             model.decoder.token.weight.normal_(std=0.5)
             model.encoder.item.tables[0].weight.normal_(std=1.0)
+            if model.encoder.pair is not None:
+                model.encoder.pair.scale.fill_(-0.5)
     return model.eval().requires_grad_(False)
 
 
