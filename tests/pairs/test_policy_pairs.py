@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
 
 import pytest
 import torch
@@ -11,32 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.model.tiny import SPEC, cold, lively_model, one_row, padded, random_batch
+from tests.pairs.evaluators import evaluator, logits
 from training.data.batch import Batch
 from training.decoding.omtp import OmtpDecode
 from training.pairs.base import row_seeds
-from training.pairs.evaluator import Evaluator
+from training.pairs.evaluator import Evaluator, repeated_categories
 from training.pairs.policy import PolicyPairs, draw_lists
 from training.settings import EvaluatorSettings
 
 POLICY = lively_model(4)
 shapes = st.lists(st.integers(1, 12), min_size=1, max_size=4)
-
-
-@lru_cache
-def evaluator() -> Evaluator:
-    """An evaluator in eval mode with weights that tell items, positions and prefixes apart."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = Evaluator(SPEC, EvaluatorSettings(width=16, layers=1, attention_heads=2))
-        with torch.no_grad():
-            for parameter in made.parameters():
-                parameter += 0.3 * torch.randn_like(parameter)
-    return made.eval().requires_grad_(False)
-
-
-def logits(batch: Batch, lists_BN: Tensor) -> Tensor:
-    """What the evaluator expects of each position [B, N]."""
-    return evaluator()(evaluator().items(batch), batch.item_cat, lists_BN)
 
 
 class Constant(Evaluator):
@@ -154,3 +138,27 @@ def test_the_evaluator_sees_what_stands_before_and_not_after() -> None:
     first, later = (logits(batch, torch.tensor([[0, 1, item, 3]])) for item in (2, 5))
     assert torch.equal(first[:, :2], later[:, :2])
     assert not torch.allclose(first[:, 3], later[:, 3], atol=1e-4)  # the same item after others
+
+
+def test_a_discounted_value_counts_positions_as_dcg_does() -> None:
+    batch = random_batch([8], seed=4)
+    lists = torch.tensor([[[0, 1, 2, 3], [3, 2, 1, 0], [4, 5, -1, -1]]])
+    value = evaluator("log").value(batch, lists)[0]
+    for number, one in enumerate(lists[0]):
+        p = logits(batch, one[None]).sigmoid()[0]
+        expected = sum(
+            float(p[k]) / math.log2(k + 2) for k, item in enumerate(one.tolist()) if item >= 0
+        )
+        assert float(value[number]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_repeats_are_counted_by_window() -> None:
+    """Colours a, b, a, a: shares of the last 1, 2, 4 and 8 items that are like the item itself."""
+    item_cat = torch.tensor([[[5], [6], [5], [5]]])
+    shares = repeated_categories(item_cat, torch.tensor([[0, 1, 2, 3]]))[0]
+    assert shares.tolist() == [
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+        [0, 1 / 2, 1 / 4, 1 / 8],
+        [1, 1 / 2, 2 / 4, 2 / 8],
+    ]
