@@ -1,40 +1,19 @@
-"""What encoder and decode cost: eager and engine, by candidates, heads and batch, in one run.
-
-Times are medians of interleaved rounds on this machine; ratios between columns of one row are what
-carries over, for both were taken in the same minute. Weights are random: time does not depend on
-them, save in verified decoding, which is therefore not measured here.
-"""
+"""Times of encoder and decode, eager and as engines; the command is benchmarks/latency.py."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Optional
 
 import torch
-import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from contracts.features import Categorical, Dense, FeatureGroup, FeatureSpec, FeedbackKind
-from contracts.reading import write_json
 from training.decoding.run import make_decode
 from training.engines.torchscript import EncoderEngine, compile_engine
 from training.model.gen_reranker import GenReranker
 from training.settings import ModelSettings
-
-EPILOG = """Examples:
-
-python benchmarks/decode.py
-
-python benchmarks/decode.py --candidates 30 --heads 4 --batch 1 --rounds 50
-"""
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def bench_spec(list_size: int) -> FeatureSpec:
@@ -119,43 +98,3 @@ def measure(
     ms["x dec"] = ms["dec 1"] / ms["dec"]
     ms["x both"] = (ms["dec 1"] + ms["enc"]) / (ms["dec"] + ms["enc"])
     return {"m": candidates, "H": heads, "batch": batch, "passes": passes, **ms}
-
-
-@app.command(epilog=EPILOG)
-def main(
-    candidates: Annotated[Optional[list[int]], typer.Option(help="m; may be repeated.")] = None,
-    heads: Annotated[Optional[list[int]], typer.Option(help="H; may be repeated.")] = None,
-    batch: Annotated[Optional[list[int]], typer.Option(help="Rows; may be repeated.")] = None,
-    list_size: Annotated[int, typer.Option(help="n.")] = 10,
-    rounds: Annotated[int, typer.Option(min=3, help="Timed rounds of each row.")] = 30,
-    threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
-    out: Annotated[Optional[Path], typer.Option(help="JSON file of the rows.")] = None,
-) -> None:
-    """Print encoder and decode times of the paper's 4 + 4 layers, D = 64, without a GPU."""
-    torch.set_num_threads(threads)
-    sizes = [
-        (m, h, b)
-        for b in batch or (1, 64)
-        for h in heads or (1, 2, 4, 8)
-        for m in candidates or (20, 30, 50, 100, 200, 500)
-    ]
-    rows = [
-        measure(m, h, b, list_size, rounds if b == 1 else max(3, rounds // 6))
-        for m, h, b in track(sizes, "measuring", transient=True)
-    ]
-    table = Table(title=f"n = {list_size}, 4 + 4 layers, D = 64, {threads} thread(s), ms (median)")
-    for name in rows[0]:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console().print(table)
-    Console().print(
-        "enc, dec: engines; dec 1: the engine decoding one item at a time; "
-        "x: one at a time / OMTP, of the decode step and with the encoder"
-    )
-    if out is not None:
-        write_json(out, rows)
-
-
-if __name__ == "__main__":
-    app()

@@ -31,6 +31,16 @@ python deploy/demo.py --world strong --lists 20000
 """
 
 REFUSED = 3
+SMALL = (
+    "model.width=16",
+    "model.encoder_layers=1",
+    "model.decoder_layers=1",
+    "pretrain.optim.batch_size=512",
+    "post_train.optim.batch_size=512",
+    "post_train.optim.epochs=1",
+    "post_train.pairs.draws=1",
+    "post_train.pairs.evaluator.optim.epochs=2",
+)
 ROOT = Path(__file__).resolve().parents[1]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -46,6 +56,9 @@ def main(
     lists: Annotated[int, typer.Option(min=1000, help="Simulated requests.")] = 16_000,
     requests: Annotated[int, typer.Option(min=1, help="Requests over gRPC.")] = 400,
     out: Annotated[Path, typer.Option(help="Folder of everything the demo makes.")] = Path("demo"),
+    small: Annotated[
+        bool, typer.Option("--small", help="A tiny model and few epochs: a rehearsal.")
+    ] = False,
 ) -> None:
     """Train, evaluate, publish, serve and rerank; then shut down. Exit code 0: all of it worked."""
     started = time.monotonic()
@@ -55,7 +68,7 @@ def main(
     else:
         arguments = ["--source", "kuairand", "--input", str(data)]
     run("training/prepare.py", *arguments, "--out", slates, "--force")
-    policies = train(slates, out, all_stages=data is not None)
+    policies = train(slates, out, all_stages=data is not None, small=small)
     evaluation = out / "evaluation.json"
     named = [part for name, path in policies.items() for part in ("--policy", f"{name}={path}")]
     run("training/evaluate.py", "--data", slates, *named, "--out", evaluation)
@@ -77,9 +90,10 @@ def main(
         raise typer.Exit(1)
 
 
-def train(slates: Path, out: Path, all_stages: bool) -> dict[str, Path]:
+def train(slates: Path, out: Path, all_stages: bool, small: bool) -> dict[str, Path]:
     """Pre-training and Rerank-DPO; with ``all_stages`` also Rerank-DPO without pre-training."""
-    both, data = out / "runs" / "both", ("--data", slates)
+    both = out / "runs" / "both"
+    data = ("--data", slates, *(word for text in SMALL * small for word in ("--set", text)))
     policies = {"pre-training": both / "pretrain" / "best.pt"}
     run("training/pretrain.py", *data, "--out", both)
     if all_stages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import typer
 
-from contracts.datasets import Dataset, read_dataset
+from contracts.datasets import read_dataset
 from contracts.encoding import EncodedBatch
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError
@@ -28,7 +28,7 @@ from training.engines.torchscript import (
     load_engine,
     save_engines,
 )
-from training.release.engines_folder import EnginesFile, write_engines_folder
+from training.release.engines_folder import ENGINES_FILE, EnginesFile, write_engines_folder
 
 EPILOG = """Examples:
 
@@ -85,23 +85,43 @@ def export(
             f"{data}: feature spec {spec.hash()[:12]}, the checkpoint's "
             f"{checkpoint.spec.hash()[:12]}; give the slates that it was trained on"
         )
+    return export_engines(
+        checkpoint,
+        _requests(load_slates(data / "test", spec, requests), spec),
+        DataVersion(dataset=dataset.source, fingerprint=dataset.fingerprint),
+        out,
+        mode,
+        tolerance,
+    )
+
+
+def export_engines(
+    checkpoint: Checkpoint,
+    requests: Iterable[EncodedBatch],
+    data: DataVersion,
+    out: Path,
+    mode: Mode = "omtp",
+    tolerance: float = 1e-4,
+) -> tuple[Gate, ...]:
+    """Compile a checkpoint, check it against eager on ``requests``, and describe the engines.
+
+    Raises:
+        ContractError: ``out`` holds something that is not a folder of engines.
+    """
     model = checkpoint.model()
-    if out.exists() and any(out.iterdir()) and not (out / "engines.json").exists():
+    if out.exists() and any(out.iterdir()) and not (out / ENGINES_FILE).exists():
         raise ContractError(f"{out}: not empty, and not a folder of engines; give another --out")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     save_engines(model, out, mode)
-    eager_encoder, eager_decoder = eager_engines(model, mode)
-    engines = Engines(load_engine(out / ENCODER_FILE), load_engine(out / DECODER_FILE))
-    greedy_only = (0.0,) if mode == "verified" else (0.0, 1.0)
     gates = parity_gates(
-        Engines(eager_encoder, eager_decoder),
-        engines,
-        _requests(load_slates(data / "test", spec, requests), spec),
-        spec.candidate_buckets,
-        ParitySettings(score=tolerance, temperatures=greedy_only),
+        Engines(*eager_engines(model, mode)),
+        Engines(load_engine(out / ENCODER_FILE), load_engine(out / DECODER_FILE)),
+        requests,
+        checkpoint.spec.candidate_buckets,
+        ParitySettings(score=tolerance, temperatures=(0.0,) if mode == "verified" else (0.0, 1.0)),
     )
-    write_engines_folder(out, _description(checkpoint, dataset, out, gates), spec)
+    write_engines_folder(out, _description(checkpoint, data, out, gates), checkpoint.spec)
     return gates
 
 
@@ -118,7 +138,7 @@ def _requests(slates: SlateArrays, spec: FeatureSpec, size: int = 32) -> Iterato
 
 
 def _description(
-    checkpoint: Checkpoint, dataset: Dataset, out: Path, gates: tuple[Gate, ...]
+    checkpoint: Checkpoint, data: DataVersion, out: Path, gates: tuple[Gate, ...]
 ) -> EnginesFile:
     versions = {"torch": str(torch.__version__)}
     engines = tuple(
@@ -139,7 +159,7 @@ def _description(
         list_size=checkpoint.spec.list_size,
         heads=checkpoint.settings.model.heads,
         settings=settings_of(checkpoint.settings),
-        data=DataVersion(dataset=dataset.source, fingerprint=dataset.fingerprint),
+        data=data,
         parents=Parents(anchor=anchor, reference_sha256=checkpoint.parents.get("reference_sha256")),
         gates=gates,
         files={name: file_sha256(out / name) for name in (ENCODER_FILE, DECODER_FILE)},
