@@ -109,8 +109,8 @@ def post_train(
         objective=RerankDpoObjective(model, source, post, settings.seed),
         optim=post.optim,
         validate=Validation(model, valid, here.device, judge),
-        # Where candidates were not shown, the log cannot rank them: the judge can.
-        selection="value" if judge else "ndcg" if all_shown else "ndcg_shown",
+        # Where every candidate was shown, the log itself ranks lists; elsewhere the judge can.
+        selection="ndcg" if all_shown else "value" if judge else "ndcg_shown",
         epochs=post.optim.epochs,
         seed=settings.seed,
         identity=stable_hash(
