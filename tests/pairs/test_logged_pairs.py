@@ -73,6 +73,14 @@ def test_lists_without_a_difference_give_no_pair() -> None:
     assert items(pairs.chosen)[:3] == items(pairs.rejected)[:3]
 
 
+def test_ties_stay_as_shown_in_the_longest_list() -> None:
+    """Sorting algorithms change with the length; what ties must keep its order at any."""
+    batch = shown([[0.5] * 64, [0.0, 1.0] * 32])
+    pairs = ExposurePairs(0.0, 1.0).pairs(batch, POLICY, torch.arange(2))
+    assert items(pairs.chosen)[0] == list(range(64))
+    assert items(pairs.chosen)[1] == [*range(1, 64, 2), *range(0, 64, 2)]
+
+
 @given(shapes, seeds, st.floats(0, 3), st.floats(0, 3))
 def test_sort_exposed_by_sorting(sizes: list[int], seed: int, alpha: float, gamma: float) -> None:
     batch = random_batch([m + 2 for m in sizes], sizes, seed)

@@ -141,3 +141,13 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
         save_atomically(file, {"epoch": 2, "odd": lambda: None})
     assert load_tensors(file) == {"epoch": 1}
     assert [one.name for one in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_file_that_someone_reads_is_replaced_and_not_rewritten(tmp_path: Path) -> None:
+    """Whoever has the old one open keeps it whole: the new one takes its name."""
+    file, held = tmp_path / "state.pt", tmp_path / "held.pt"
+    save_atomically(file, {"epoch": 1})
+    held.hardlink_to(file)
+    save_atomically(file, {"epoch": 2})
+    assert load_tensors(held) == {"epoch": 1}
+    assert load_tensors(file) == {"epoch": 2}
