@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,6 @@ def post_train_run(data: Path, start: Path, out: Path, *assignments: str) -> Res
 
 def epochs(folder: Path) -> list[dict[str, float]]:
     """What a run's history.json says of each epoch, but for how long it took."""
-    import json
-
     history = json.loads((folder / "history.json").read_text())
     return [{k: v for k, v in row.items() if k != "seconds"} for row in history["epochs"]]
 
