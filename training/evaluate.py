@@ -85,7 +85,9 @@ def evaluate(
 ) -> Comparison:
     """Compare checkpoints with the given order on a split of a prepared dataset."""
     dataset, spec = read_dataset(data)
-    slates = load_slates(data / split, spec)
+    # A continuous utility has the scale of the training slates.
+    like = load_slates(data / "train", spec) if spec.utility_kind.type == "continuous" else None
+    slates = load_slates(data / split, spec, like=like)
     n = min(spec.list_size, int(slates.count.max()))
     orders: dict[str, Orders] = {GIVEN: given_order(slates.count, n), EXPOSED: slates.exposed}
     with processes() as here:

@@ -47,7 +47,7 @@ class Decoder(nn.Module):
         self.fading = nn.Parameter(torch.tensor(0.8), requires_grad=settings.pair_rank > 0)
         self.query = nn.Linear(width, settings.heads * width)
         # Small, so that the untrained policy is the prior's.
-        nn.init.normal_(self.query.weight, std=0.02 / math.sqrt(width))
+        nn.init.normal_(self.query.weight, std=0.002 / math.sqrt(width))
         nn.init.zeros_(self.query.bias)
 
     def split(self, z_BMZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:

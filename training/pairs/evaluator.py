@@ -83,7 +83,7 @@ class Evaluator(nn.Module):
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over shown items: log-loss (binary) or squared error."""
         predicted = self(self.items(batch), batch.item_cat, batch.exposed)
-        return utility_loss(predicted, batch, self.binary)
+        return item_losses(predicted, batch, self.binary)[batch.exposed >= 0].mean()
 
     @torch.no_grad()
     def value(self, batch: Batch, lists_BLN: Tensor) -> Tensor:
@@ -124,9 +124,8 @@ def window_shares(same_BNKC: Tensor, back_NK: Tensor) -> Tensor:
     return torch.cat(shares, dim=-1)
 
 
-def utility_loss(predicted_BN: Tensor, batch: Batch, binary: bool) -> Tensor:
-    """Mean log-loss or squared error over the shown items of a batch."""
-    shown = batch.exposed >= 0
+def item_losses(predicted_BN: Tensor, batch: Batch, binary: bool) -> Tensor:
+    """Log-loss or squared error of each position [B, N]; meaningless where nothing was shown."""
     if binary:
-        return binary_cross_entropy_with_logits(predicted_BN[shown], batch.utility[shown])
-    return mse_loss(predicted_BN[shown], batch.utility[shown])
+        return binary_cross_entropy_with_logits(predicted_BN, batch.utility, reduction="none")
+    return mse_loss(predicted_BN, batch.utility, reduction="none")

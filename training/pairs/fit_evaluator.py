@@ -13,10 +13,13 @@ import torch
 import xxhash
 
 from training.data.arrays import SlateArrays
-from training.pairs.evaluator import Evaluator
+from training.pairs.evaluator import Evaluator, item_losses
 from training.settings import EvaluatorSettings
 
 log = logging.getLogger(__name__)
+
+Float64 = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class EvaluatorReport:
         loss: held-out log-loss (binary utility) or squared error.
         position_rate_loss: that of the mean utility at each position, its bar.
         gain: share by which it is better.
-        accepted: whether the gain reaches ``min_gain``.
+        accepted: whether the gain reaches ``min_gain``, and two standard errors over lists.
     """
 
     loss: float
@@ -64,6 +67,7 @@ def fit_evaluator(
     )
     steps = max(1, optim.epochs * -(-len(train) // optim.batch_size))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, optim.learning_rate, steps)
+    shown = held_out.exposed >= 0
     best, best_loss, bad = copy.deepcopy(evaluator.state_dict()), float("inf"), 0
     for epoch in range(optim.epochs):
         evaluator.train()
@@ -75,7 +79,7 @@ def fit_evaluator(
             torch.nn.utils.clip_grad_norm_(evaluator.parameters(), optim.clip_norm)
             optimizer.step()
             schedule.step()
-        held = _held_out_loss(evaluator, held_out, device)
+        held = float(held_out_losses(evaluator, held_out, device)[shown].mean())
         progress(f"evaluator epoch {epoch + 1}: held-out loss {held:.5f}")
         if held < best_loss:
             best, best_loss, bad = copy.deepcopy(evaluator.state_dict()), held, 0
@@ -83,36 +87,49 @@ def fit_evaluator(
             break
     evaluator.load_state_dict(best)
     evaluator.eval().requires_grad_(False)
-    bar = position_rate_loss(train, held_out)
-    gain = 1 - best_loss / bar if bar > 0 else 0.0
-    report = EvaluatorReport(best_loss, bar, gain, bool(gain >= settings.min_gain))
-    progress(f"evaluator: held-out loss {best_loss:.5f}, by position alone {bar:.5f}")
+    ours = held_out_losses(evaluator, held_out, device)
+    report = _gate(ours, position_rate_losses(train, held_out), shown, settings.min_gain)
+    progress(
+        f"evaluator: held-out loss {report.loss:.5f}, by position alone "
+        f"{report.position_rate_loss:.5f}"
+    )
     return evaluator, report
 
 
+def _gate(ours: Float64, position: Float64, shown: Bools, min_gain: float) -> EvaluatorReport:
+    """Better than the position alone by the share asked for, and by two standard errors."""
+    loss, bar = float(ours[shown].mean()), float(position[shown].mean())
+    saved = np.where(shown, position - ours, 0.0).sum(axis=1)
+    error = float(saved.std(ddof=1)) / len(saved) ** 0.5 if len(saved) > 1 else float("inf")
+    gain = 1 - loss / bar if bar > 0 else 0.0
+    accepted = gain >= min_gain and float(saved.mean()) > 2 * error
+    return EvaluatorReport(loss, bar, gain, accepted)
+
+
 @torch.no_grad()
-def _held_out_loss(evaluator: Evaluator, slates: SlateArrays, device: torch.device) -> float:
+def held_out_losses(evaluator: Evaluator, slates: SlateArrays, device: torch.device) -> Float64:
+    """Log-loss or squared error of each shown item [S, N]; meaningless where none was shown."""
     evaluator.eval()
-    total, shown = 0.0, 0
+    losses = np.zeros(slates.exposed.shape)
     for batch in slates.batches(512, device):
-        items = int((batch.exposed >= 0).sum())
-        total += float(evaluator.loss(batch)) * items
-        shown += items
-    return total / max(1, shown)
+        predicted = evaluator(evaluator.items(batch), batch.item_cat, batch.exposed)
+        each = item_losses(predicted, batch, evaluator.binary).cpu().numpy()
+        losses[batch.row.cpu().numpy(), : each.shape[1]] = each
+    return losses
 
 
-def position_rate_loss(train: SlateArrays, held_out: SlateArrays) -> float:
-    """Held-out loss of the mean utility at each position, fitted on ``train``."""
+def position_rate_losses(train: SlateArrays, held_out: SlateArrays) -> Float64:
+    """The same [S, N] for the mean utility at each position, fitted on ``train``."""
     shown = train.exposed >= 0
     rate = np.where(shown, train.utility, 0).sum(0) / np.maximum(1, shown.sum(0))
     width = max(train.exposed.shape[1], held_out.exposed.shape[1])
     rate = np.pad(rate, (0, width - len(rate)), constant_values=rate.mean())
     rate = rate[: held_out.exposed.shape[1]]
-    held = held_out.exposed >= 0
     utility = held_out.utility
+    losses: Float64
     if train.spec.utility_kind.type == "binary":
         p = np.clip(rate, 1e-6, 1 - 1e-6)
-        loss = -(utility * np.log(p) + (1 - utility) * np.log(1 - p))
+        losses = -(utility * np.log(p) + (1 - utility) * np.log(1 - p))
     else:
-        loss = (utility - rate) ** 2
-    return float(loss[held].mean())
+        losses = (utility - rate) ** 2
+    return losses
