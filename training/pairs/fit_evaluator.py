@@ -18,6 +18,9 @@ from training.settings import EvaluatorSettings
 
 log = logging.getLogger(__name__)
 
+#: Standard errors of a one-sided test at the 5 % level.
+ONE_SIDED_95 = 1.645
+
 Float64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -30,7 +33,8 @@ class EvaluatorReport:
         loss: held-out log-loss (binary utility) or squared error.
         position_rate_loss: that of the mean utility at each position, its bar.
         gain: share by which it is better.
-        accepted: whether the gain reaches ``min_gain``, and two standard errors over lists.
+        accepted: whether the gain reaches ``min_gain`` and is above 0 at the 5 % level, one-sided,
+            over held-out lists.
     """
 
     loss: float
@@ -97,12 +101,12 @@ def fit_evaluator(
 
 
 def _gate(ours: Float64, position: Float64, shown: Bools, min_gain: float) -> EvaluatorReport:
-    """Better than the position alone by the share asked for, and by two standard errors."""
+    """Better than the position alone by the share asked for, and not by luck of the lists."""
     loss, bar = float(ours[shown].mean()), float(position[shown].mean())
     saved = np.where(shown, position - ours, 0.0).sum(axis=1)
     error = float(saved.std(ddof=1)) / len(saved) ** 0.5 if len(saved) > 1 else float("inf")
     gain = 1 - loss / bar if bar > 0 else 0.0
-    accepted = gain >= min_gain and float(saved.mean()) > 2 * error
+    accepted = gain >= min_gain and float(saved.mean()) > ONE_SIDED_95 * error
     return EvaluatorReport(loss, bar, gain, accepted)
 
 
