@@ -175,8 +175,8 @@ def make_source(
         refusal = (
             "the evaluators predict held-out feedback no better than the position alone "
             f"({report.gain:+.2%} and {judge_report.gain:+.2%}, needed "
-            f"{pairs.evaluator.min_gain:+.2%} and not by chance); they may not label pairs. The policy stays as it "
-            "was; give more slates, or better features"
+            f"{pairs.evaluator.min_gain:+.2%} and not by chance); they may not label pairs. The "
+            "policy stays as it was; give more slates, or better features"
         )
     list_size = min(train.spec.list_size, int(train.count.max()))
     searched = None
