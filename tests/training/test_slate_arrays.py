@@ -266,6 +266,42 @@ def test_files_that_are_not_there_or_cut_short_are_refused(tmp_path: Path) -> No
         load_slates(tmp_path, spec)
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "kind"),
+    [
+        ("candidates", [["a", None, "c"]], pa.list_(pa.string())),
+        ("exposed", [[1, None]], pa.list_(pa.int32())),
+        ("exposed", [None], pa.list_(pa.int32())),
+        ("user", [None], pa.string()),
+        ("time", [None], pa.int64()),
+        ("item__price", [["a", "b", "c"]], pa.list_(pa.string())),
+        ("candidates", [3], pa.int64()),
+    ],
+)
+def test_columns_of_another_type_or_with_nulls_are_refused(
+    tmp_path: Path, column: str, values: list[object], kind: pa.DataType
+) -> None:
+    """A null candidate or user would train as a missing value, in silence."""
+    spec = examples.spec()
+    table = to_table([slate()], spec)
+    index = table.column_names.index(column)
+    table = table.set_column(index, pa.field(column, kind), pa.array(values, kind))
+    pq.write_table(table, tmp_path / "part-0.parquet")
+    with pytest.raises(ContractError, match=rf"part-0\.parquet: column {column} .*allowed"):
+        load_slates(tmp_path, spec)
+
+
+def test_lists_that_promise_no_nulls_are_read(tmp_path: Path) -> None:
+    """As other writers of the schema store them."""
+    spec = examples.spec()
+    table = to_table([slate()], spec)
+    index = table.column_names.index("candidates")
+    kind = pa.list_(pa.field("element", pa.string(), nullable=False))
+    values = pa.array(table["candidates"].to_pylist(), kind)
+    pq.write_table(table.set_column(index, "candidates", values), tmp_path / "part-0.parquet")
+    assert load_slates(tmp_path, spec).items.tolist() == [["i0", "i1", "i2"]]
+
+
 def test_a_refused_feature_names_the_feature() -> None:
     spec = examples.spec()
     table = to_table([slate()], spec)

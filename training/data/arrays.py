@@ -26,6 +26,7 @@ from training.data.columns import (
     aligned,
     check_exposed,
     check_sizes,
+    check_types,
     encode_group,
     feedback_values,
     whole,
@@ -135,10 +136,12 @@ def _read(file: Path, spec: FeatureSpec) -> pa.Table:
             f"{file}: made with feature spec {found[:12] or '(none)'}, "
             f"expected {spec.hash()[:12]}; prepare the slates again with this spec"
         )
-    names = slate_schema(spec).names
-    if missing := [name for name in names if name not in table.column_names]:
+    schema = slate_schema(spec)
+    if missing := [name for name in schema.names if name not in table.column_names]:
         raise ContractError(f"{file}: no column {', '.join(missing)}; prepare the slates again")
-    return table.select(names)
+    table = table.select(schema.names)
+    check_types(file, table, schema)
+    return table
 
 
 def encode_table(table: pa.Table, spec: FeatureSpec) -> SlateArrays:

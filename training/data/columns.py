@@ -7,6 +7,7 @@ contracts.slates.Slate promises of one slate is checked here for all of them at 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +77,27 @@ def feedback_values(table: pa.Table, name: str, exposed: ListColumn) -> npt.NDAr
     if odd.any():
         raise ContractError(f"{name}: {values[odd][0]}; allowed: a finite number, 0 or more")
     return values
+
+
+def check_types(file: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Raise ContractError for a column of another type, or without a value where one must be."""
+    for field in schema:
+        column = table[field.name]
+        if _plain(column.type) != field.type:
+            raise ContractError(
+                f"{file}: column {field.name} is {column.type}; allowed: {field.type}"
+            )
+        if field.nullable:
+            continue
+        lists = pa.types.is_list(field.type)
+        inside = sum(chunk.flatten().null_count for chunk in column.chunks) if lists else 0
+        if column.null_count or inside:
+            raise ContractError(f"{file}: column {field.name} holds nulls; allowed: none")
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type without what a writer may promise of nulls within its lists."""
+    return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind
 
 
 def check_sizes(ids: Ids, candidates: Int64, shown: Int64, most: int) -> None:
