@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -62,7 +62,7 @@ def main(
                 f"--split {split} --mode {mode}; allowed: {', '.join(SPLITS)}; "
                 "omtp, one_at_a_time, verified"
             )
-        files = dict(_named(text) for text in policy)
+        files = _files(policy)
         comparison = evaluate(data, files, split, mode, resamples)  # type: ignore[arg-type]
         if out is not None:
             write_comparison(out, comparison)
@@ -159,11 +159,17 @@ def _names(comparison: Comparison) -> set[str]:
     return {result.metric for result in comparison.results}
 
 
-def _named(text: str) -> tuple[str, Path]:
-    name, equals, file = text.partition("=")
-    if not equals or not name:
-        raise ValueError(f"--policy {text}: write it as name=checkpoint")
-    return name, Path(file)
+def _files(policies: Sequence[str]) -> dict[str, Path]:
+    """Checkpoints by the names under which they are reported."""
+    files: dict[str, Path] = {}
+    for text in policies:
+        name, equals, file = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--policy {text}: write it as name=checkpoint")
+        if name in files or name in (GIVEN, EXPOSED, ORACLE):
+            raise ValueError(f"--policy {text}: {name!r} is taken; give each policy its own name")
+        files[name] = Path(file)
+    return files
 
 
 def _values(comparison: Comparison, method: str) -> dict[str, float]:
