@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -105,23 +106,37 @@ def export_engines(
 ) -> tuple[Gate, ...]:
     """Compile a checkpoint, check it against eager on ``requests``, and describe the engines.
 
+    They are made aside and renamed: an export that fails leaves ``out`` as it was.
+
     Raises:
         ContractError: ``out`` holds something that is not a folder of engines.
+        OSError: the disk is full, or the folder cannot be written.
     """
+    temperatures = (0.0,) if mode == "verified" else (0.0, 1.0)
+    limits = ParitySettings(score=tolerance, temperatures=temperatures)
     model = checkpoint.model()
     if out.exists() and any(out.iterdir()) and not (out / ENGINES_FILE).exists():
         raise ContractError(f"{out}: not empty, and not a folder of engines; give another --out")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    save_engines(model, out, mode)
-    gates = parity_gates(
-        Engines(*eager_engines(model, mode)),
-        Engines(load_engine(out / ENCODER_FILE), load_engine(out / DECODER_FILE)),
-        requests,
-        checkpoint.spec.candidate_buckets,
-        ParitySettings(score=tolerance, temperatures=(0.0,) if mode == "verified" else (0.0, 1.0)),
-    )
-    write_engines_folder(out, _description(checkpoint, data, out, gates), checkpoint.spec)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        aside.chmod(0o755)  # mkdtemp's own is for one user
+        save_engines(model, aside, mode)
+        gates = parity_gates(
+            Engines(*eager_engines(model, mode)),
+            Engines(load_engine(aside / ENCODER_FILE), load_engine(aside / DECODER_FILE)),
+            requests,
+            checkpoint.spec.candidate_buckets,
+            limits,
+        )
+        write_engines_folder(aside, _description(checkpoint, data, aside, gates), checkpoint.spec)
+        if out.exists():
+            shutil.rmtree(out)
+        aside.rename(out)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(out)) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return gates
 
 

@@ -6,6 +6,7 @@ what differs by format is this file alone, so that torch.export can follow.
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -51,11 +52,17 @@ def compile_engine(module: nn.Module) -> torch.jit.ScriptModule:
 
 
 def save_engines(model: GenReranker, folder: Path, mode: Mode = "omtp") -> None:
-    """Write both engines of a model into a folder."""
+    """Write both engines of a model into a folder.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
     for module, name in zip(eager_engines(model, mode), (ENCODER_FILE, DECODER_FILE)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            torch.jit.save(compile_engine(module), str(folder / name))
+            packed = io.BytesIO()  # torch ends the process where a file cannot be written
+            torch.jit.save(compile_engine(module), packed)
+        (folder / name).write_bytes(packed.getbuffer())
 
 
 def load_engine(path: Path) -> torch.jit.ScriptModule:
