@@ -7,6 +7,7 @@ read with ``weights_only=True``: a checkpoint can carry no code.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import zipfile
 from dataclasses import dataclass, fields
@@ -109,15 +110,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def save_atomically(path: Path, state: dict[str, Any]) -> None:
-    """torch.save beside the target, then rename: a crash leaves the old file."""
+    """torch.save beside the target, then rename: a crash leaves the old file.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    packed = io.BytesIO()  # torch hides the cause where writing to the file itself fails
+    torch.save(state, packed)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("wb") as file:
-            torch.save(state, file)
+            file.write(packed.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         aside.rename(path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
     finally:
         aside.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -241,7 +242,7 @@ def _write_history(path: Path, history: History) -> None:
 
     rows = [{name: plain(value) for name, value in row.items()} for row in history.epochs]
     content = {name: plain(value) for name, value in vars(history).items()} | {"epochs": rows}
-    aside = path.with_suffix(".part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(json.dumps(content, indent=1, allow_nan=False))
     aside.rename(path)
 
