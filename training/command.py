@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from training.settings import TrainingSettings, override, read_settings
 console, errors = Console(), Console(stderr=True)
 
 BAD_INPUT, REFUSED = 2, 3
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory")
 
 
 class Refused(RuntimeError):
@@ -34,6 +36,18 @@ def exit_codes() -> Iterator[None]:
         raise typer.Exit(REFUSED) from refusal
     except (ContractError, ValueError, OSError, FloatingPointError) as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False)
+        raise typer.Exit(BAD_INPUT) from error
+    except (RuntimeError, MemoryError) as error:
+        # torch has a kind of its own for a full GPU, and a plain RuntimeError for a full CPU.
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        cause = str(error).partition("\n")[0]
+        errors.print(
+            f"error: out of memory: {cause}; take a smaller optim.batch_size or model",
+            style="red",
+            highlight=False,
+            markup=False,
+        )
         raise typer.Exit(BAD_INPUT) from error
 
 

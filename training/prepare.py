@@ -64,7 +64,7 @@ def prepare(
     input: Annotated[
         Optional[Path], typer.Option(help="Folder of the source's files; not for the simulator.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 1,
     list_size: Annotated[
         Optional[int],
         typer.Option(min=2, max=64, help="Length of lists; the source's own if left."),

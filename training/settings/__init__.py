@@ -220,7 +220,8 @@ class TrainingSettings(Strict, kw_only=True, frozen=True):
     post_train: PostTrainSettings = PostTrainSettings()
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "seed")
+        # Every epoch draws from seed * 1000 + epoch, which torch takes in 64 bits.
+        _check(0 <= self.seed < 2**32, f"seed is {self.seed}; allowed: 0 to {2**32 - 1}")
 
 
 def read_settings(path: str | Path) -> TrainingSettings:
