@@ -122,7 +122,7 @@ def _print_state(state: StackState, stack: LocalTriton) -> None:
 def _reported(code: int) -> Iterator[None]:
     try:
         yield
-    except (StackError, ContractError) as error:
+    except (StackError, ContractError, OSError) as error:
         told = f"error: {error}"  # Triton's words may hold brackets, which are no markup
         errors.print(told, style="red", markup=False, highlight=False, soft_wrap=True)
         crashed = isinstance(error, TritonCrashedError)

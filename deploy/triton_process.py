@@ -146,7 +146,7 @@ def choose_ports(ports: Ports) -> Ports:
             held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 held[-1].bind((LOCALHOST, wanted))
-            except OSError as error:
+            except (OSError, OverflowError) as error:
                 raise StackError(
                     f"{name} port {wanted} cannot be used: {error}; "
                     f"name another with --{name}-port, or 0 for any free one"
