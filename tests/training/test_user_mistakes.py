@@ -1,0 +1,64 @@
+"""Mistakes on the command line that once passed in silence, or ended in a traceback."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.training.runs import run
+from training import evaluate, export, pretrain
+from training.checkpoint import load_tensors, save_atomically
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """A file may hold 4 KiB, as on a disk with no more room (Python ignores SIGXFSZ)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("given order",), ("greedy oracle",)])
+def test_a_policy_never_takes_the_place_of_another(
+    tiny_data: Path, tiny_policy: Path, names: tuple[str, ...]
+) -> None:
+    named = [word for name in names for word in ("--policy", f"{name}={tiny_policy}")]
+    result = run(evaluate.app, "--data", tiny_data, *named)
+    assert result.exit_code == 2
+    assert "is taken" in result.output
+
+
+def test_a_model_larger_than_the_memory(tiny_data: Path, tmp_path: Path) -> None:
+    changes = ("--set", "model.width=1000000000")
+    result = run(pretrain.app, "--data", tiny_data, "--out", tmp_path, *changes)
+    assert result.exit_code == 2
+    assert "out of memory" in result.output
+
+
+def test_an_export_that_fails_leaves_the_engines_before_it(
+    tiny_data: Path, tiny_policy: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    out = tmp_path / "engines"
+    words = ("--checkpoint", tiny_policy, "--data", tiny_data, "--requests", "2", "--out", out)
+    assert run(export.app, *words).exit_code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert run(export.app, *words, "--tolerance", "nan").exit_code == 2
+    request.getfixturevalue("full_disk")
+    result = run(export.app, *words)
+    assert result.exit_code == 2
+    assert "cannot be written" in result.output
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["engines"]
+
+
+def test_a_full_disk_leaves_the_old_state(tmp_path: Path, full_disk: None) -> None:
+    path = tmp_path / "state.pt"
+    save_atomically(path, {"epoch": 1})
+    with pytest.raises(OSError, match=r"cannot be written.*state\.pt"):
+        save_atomically(path, {"epoch": 2, "filler": "x" * 10_000})
+    assert load_tensors(path) == {"epoch": 1}
+    assert [one.name for one in tmp_path.iterdir()] == ["state.pt"]
