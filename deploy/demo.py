@@ -5,7 +5,6 @@ Runs the commands that a team would run, one after the other, and prints each be
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -15,11 +14,15 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 from rich.panel import Panel
+from rich.table import Table
 
 from contracts.datasets import Dataset, read_dataset
+from contracts.reading import read_json
 from deploy.demo_requests import Served, rerank_over_grpc
 from deploy.local_triton import LocalTriton
 from deploy.triton_process import Ports
+from training.evaluate import GIVEN
+from training.evaluation.comparison import Comparison
 
 EPILOG = """Examples:
 
@@ -124,33 +127,31 @@ def run(script: str, *arguments: object, may_refuse: bool = False) -> None:
 def summary(
     dataset: Dataset, evaluation: Path, served: Served, release: Path, out: Path, seconds: float
 ) -> Panel:
-    """What happened, in a dozen lines."""
-    results = json.loads(evaluation.read_text())["results"]
-    simulated = dataset.source == "simulator"
-    longest = max((r["metric"] for r in results if r["metric"].startswith("ndcg@")), key=len)
-    lines = []
+    """What happened, a line each."""
+    rows = Table.grid(padding=(0, 2))
     if served.true_gain is not None:
         mean, (gain, half) = served.true_given, served.true_gain
-        lines.append(
-            f"served lists: {mean + gain:.3f} true expected clicks a list, given order {mean:.3f}: "
-            f"[bold]{gain:+.3f} +- {half:.3f}[/bold] ({gain / mean:+.1%}; simulated, 95 %)"
+        rows.add_row(
+            "served lists",
+            f"[bold]{gain:+.3f} +- {half:.3f}[/bold] true clicks* ({gain / mean:+.1%} of {mean:.3f})",
         )
-    wanted = ("true click*",) if simulated else (longest, "auc")
-    for row in results:
-        if row["metric"] in wanted and row["difference"] is not None:
-            d = row["difference"]
-            lines.append(
-                f"held-out {row['metric']}, {row['method']}: {row['value']['estimate']:.4f}, "
-                f"given order {d['estimate']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
-            )
-    lines += [
-        f"{served.requests} requests over gRPC: p50 {served.p50_ms:.1f} ms, "
-        f"p99 {served.p99_ms:.1f} ms as the client saw them, {served.fallbacks} fallbacks",
-        f"release {release}; slates, runs and learning curves in {out}",
-        f"done in {seconds / 60:.1f} minutes; run it again: python deploy/local.py up "
-        f"--release {release}",
-    ]
-    return Panel("\n".join(lines), title="GReF", expand=False)
+    results = read_json(evaluation, Comparison)
+    metrics = ("true click*",) if dataset.source == "simulator" else ("ndcg", "auc")
+    for metric in metrics:
+        rows.add_row(f"held-out {metric}", f"{results.get(metric, GIVEN).value.estimate:.4f} given")
+        for one in results.results:
+            if one.metric == metric and one.difference is not None:
+                d = one.difference
+                text = f"{d.estimate:+.4f} ({d.low:+.4f} to {d.high:+.4f}) {one.method}"
+                rows.add_row("", text)
+    rows.add_row("over gRPC", f"{served.requests} requests, {served.fallbacks} fallbacks")
+    rows.add_row("latency", f"p50 {served.p50_ms:.1f} ms, p99 {served.p99_ms:.1f} ms at the client")
+    rows.add_row("release", str(release))
+    rows.add_row("the rest", f"slates, runs, learning curves, Triton's log: {out}")
+    rows.add_row("again", f"python deploy/local.py up --release {release}")
+    rows.add_row("took", f"{seconds / 60:.1f} minutes")
+    note = "* simulated, exact; differences to the given order, 95 % intervals"
+    return Panel(rows, title="GReF", subtitle=note, expand=False)
 
 
 if __name__ == "__main__":

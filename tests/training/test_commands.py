@@ -64,12 +64,12 @@ def test_data_that_is_not_there(tmp_path: Path, tiny_policy: Path) -> None:
     assert result.exit_code == 2
 
 
-def test_an_empty_split(tiny_data: Path, tmp_path: Path) -> None:
+def test_a_split_that_was_not_copied(tiny_data: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_data, tmp_path / "slates")
     shutil.rmtree(tmp_path / "slates" / "valid")
     result = run(pretrain.app, "--data", tmp_path / "slates", "--out", tmp_path / "out")
     assert result.exit_code == 2
-    refused(result.output, "valid: no Parquet file", "prepare.py")
+    refused(result.output, "valid", "no such file", "prepare the dataset again")
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "text"])

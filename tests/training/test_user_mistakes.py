@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.runs import run
-from training import evaluate, export, pretrain
-from training.checkpoint import load_tensors, save_atomically
+from training import evaluate, export, post_train, pretrain
+from training.checkpoint import load_checkpoint, load_tensors, save_atomically
 
 
 @pytest.fixture
@@ -37,6 +37,25 @@ def test_a_model_larger_than_the_memory(tiny_data: Path, tmp_path: Path) -> None
     result = run(pretrain.app, "--data", tiny_data, "--out", tmp_path, *changes)
     assert result.exit_code == 2
     assert "out of memory" in result.output
+
+
+def test_the_record_of_a_post_trained_policy_is_how_it_was_made(
+    tiny_data: Path, tiny_policy: Path, tmp_path: Path
+) -> None:
+    """Model and pre-training are the checkpoint's, whatever the command's settings say."""
+    words = ("--data", tiny_data, "--checkpoint", tiny_policy, "--out", tmp_path)
+    changes = ("post_train.pairs.source=exposure", "post_train.optim.epochs=0")
+    changes += ("pretrain.lambda_o=0.7", "model.width=32")
+    named = [word for text in changes for word in ("--set", text)]
+    assert run(post_train.app, *words, *named).exit_code == 0
+    made, begun = (
+        load_checkpoint(path) for path in (tmp_path / "post_train" / "best.pt", tiny_policy)
+    )
+    assert (made.settings.model, made.settings.pretrain) == (
+        begun.settings.model,
+        begun.settings.pretrain,
+    )
+    assert made.settings.post_train.pairs.source == "exposure"
 
 
 def test_an_export_that_fails_leaves_the_engines_before_it(
