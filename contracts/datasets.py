@@ -80,7 +80,8 @@ def read_dataset(folder: str | Path) -> tuple[Dataset, FeatureSpec]:
     """The manifest and the feature spec of a prepared folder.
 
     Raises:
-        ContractError: one is missing or wrong, or the spec is not the one of the manifest.
+        ContractError: one is missing or wrong, the spec is not the one of the manifest, or a
+            file of slates is missing: a copy cut short would train on the rest in silence.
     """
     folder = Path(folder)
     dataset = read_json(folder / MANIFEST, Dataset)
@@ -90,6 +91,8 @@ def read_dataset(folder: str | Path) -> tuple[Dataset, FeatureSpec]:
             f"{folder}: {FEATURES} is not the one of {MANIFEST} (found {spec.hash()[:12]}, "
             f"recorded {dataset.feature_spec_sha256[:12]}); prepare the dataset again"
         )
+    for split in dataset.splits:
+        part_files(folder, dataset, split)
     return dataset, spec
 
 

@@ -153,12 +153,14 @@ def test_vocabulary_too_large(tmp_path: Path) -> None:
 
 def test_a_dataset_that_was_tampered_with(tmp_path: Path) -> None:
     dataset = write_dataset(MadeSource(SLATES), tmp_path / "out")
+    _, spec = read_dataset(tmp_path / "out")
     part_files(tmp_path / "out", dataset, "test")[0].unlink()
     with pytest.raises(ContractError, match="no such file"):
         part_files(tmp_path / "out", dataset, "test")
+    with pytest.raises(ContractError, match="no such file"):
+        read_dataset(tmp_path / "out")
     with pytest.raises(ContractError, match="allowed: train, valid, test"):
         part_files(tmp_path / "out", dataset, "tset")
-    _, spec = read_dataset(tmp_path / "out")
     write_yaml(tmp_path / "out" / "features.yaml", msgspec.structs.replace(spec, list_size=3))
     with pytest.raises(ContractError, match=r"is not the one of dataset\.json"):
         read_dataset(tmp_path / "out")

@@ -112,7 +112,10 @@ def load_slates(
     """
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise ContractError(f"{folder}: no Parquet file; make them with training/prepare.py")
+        raise ContractError(
+            f"{folder}: no Parquet file: the split is empty; prepare more lists, or split at "
+            "other days (training/prepare.py)"
+        )
     table = pa.concat_tables([_read(file, spec) for file in files])
     if limit is not None:
         table = table.slice(0, limit)
