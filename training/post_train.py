@@ -125,7 +125,7 @@ def post_train(
             folder / "best.pt",
             Checkpoint(
                 spec=spec,
-                settings=msgspec.structs.replace(settings, model=begun.settings.model),
+                settings=made_by(settings, begun.settings),
                 stage="post_train",
                 weights=model.state_dict(),
                 data={"dataset": dataset.source, "fingerprint": dataset.fingerprint},
@@ -135,6 +135,11 @@ def post_train(
         )
         plot_history(history, folder / "curves.png", "Rerank-DPO")
     return history
+
+
+def made_by(settings: TrainingSettings, begun: TrainingSettings) -> TrainingSettings:
+    """What a post-trained policy was made by: its model and pre-training are the checkpoint's."""
+    return msgspec.structs.replace(settings, model=begun.model, pretrain=begun.pretrain)
 
 
 def make_source(
