@@ -133,7 +133,8 @@ def summary(
         mean, (gain, half) = served.true_given, served.true_gain
         rows.add_row(
             "served lists",
-            f"[bold]{gain:+.3f} +- {half:.3f}[/bold] true clicks* ({gain / mean:+.1%} of {mean:.3f})",
+            f"[bold]{gain:+.3f} +- {half:.3f}[/bold] true clicks* "
+            f"({gain / mean:+.1%} of {mean:.3f})",
         )
     results = read_json(evaluation, Comparison)
     metrics = ("true click*",) if dataset.source == "simulator" else ("ndcg", "auc")
