@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from training import checkpoint, loop, post_train, pretrain
 
 
@@ -41,20 +39,19 @@ def die_in_training() -> None:
 
 
 def die_in_saving() -> None:
-    save = torch.save
+    save, sync = loop.save_atomically, os.fsync
 
-    def half(state: dict[str, Any], file: Any) -> None:
-        if state.get("epoch") != 2:
-            return save(state, file)
-        whole = Path(file.name).with_name("whole")
-        save(state, whole)
-        data = whole.read_bytes()
-        whole.unlink()
-        file.write(data[: len(data) // 2])
-        file.flush()
-        return die()
+    def half(descriptor: int) -> None:
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+        sync(descriptor)
+        die()
 
-    checkpoint.torch.save = half  # type: ignore[assignment]
+    def save_half(path: Path, state: dict[str, Any]) -> None:
+        if state["epoch"] == 2:
+            checkpoint.os.fsync = half
+        save(path, state)
+
+    loop.save_atomically = save_half
 
 
 def die_when_saved() -> None:
