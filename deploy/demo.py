@@ -5,6 +5,7 @@ Runs the commands that a team would run, one after the other, and prints each be
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,9 @@ from contracts.datasets import Dataset, read_dataset
 from contracts.reading import read_json
 from deploy.demo_requests import Served, rerank_over_grpc
 from deploy.local_triton import LocalTriton
+from deploy.served_repository import newest_release
 from deploy.triton_process import Ports
+from training.checkpoint import load_checkpoint
 from training.evaluate import GIVEN
 from training.evaluation.comparison import Comparison
 
@@ -58,14 +61,19 @@ def main(
     world: Annotated[str, typer.Option(help="Simulated world: noisy or strong.")] = "noisy",
     lists: Annotated[int, typer.Option(min=1000, help="Simulated requests.")] = 16_000,
     requests: Annotated[int, typer.Option(min=1, help="Requests over gRPC.")] = 400,
-    out: Annotated[Path, typer.Option(help="Folder of everything the demo makes.")] = Path("demo"),
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder of all that it makes.", show_default="demo/<source>"),
+    ] = None,
     small: Annotated[
         bool, typer.Option("--small", help="A tiny model and few epochs: a rehearsal.")
     ] = False,
 ) -> None:
     """Train, evaluate, publish, serve and rerank; then shut down. Exit code 0: all of it worked."""
     started = time.monotonic()
+    out = out or Path("demo") / ("kuairand" if data else "simulator")
     slates = out / "slates"
+    shutil.rmtree(out / "runs", ignore_errors=True)  # of an earlier demo, perhaps on other data
     if data is None:
         arguments = ["--source", "simulator", "--world", world, "--lists", str(lists)]
     else:
@@ -75,10 +83,10 @@ def main(
     evaluation = out / "evaluation.json"
     named = [part for name, path in policies.items() for part in ("--policy", f"{name}={path}")]
     run("training/evaluate.py", "--data", slates, *named, "--out", evaluation)
-    best, engines, releases = list(policies.values())[-1], out / "engines", out / "releases"
+    best, engines, releases = chosen(policies), out / "engines", out / "releases"
     run("training/export.py", "--checkpoint", best, "--data", slates, "--out", engines)
     run("training/publish.py", "--engines", engines, "--out", releases)
-    release = sorted(releases.glob("r[0-9]*"))[-1]
+    release = newest_release(releases)
     dataset, _ = read_dataset(slates)
     console.rule("Triton")
     with LocalTriton(out / "stack", ports=Ports(http=0, grpc=0, metrics=0)) as triton:
@@ -109,6 +117,18 @@ def train(slates: Path, out: Path, all_stages: bool, small: bool) -> dict[str, P
     start = policies["pre-training"]
     run("training/post_train.py", *data, "--checkpoint", start, "--out", both, may_refuse=True)
     return {**policies, "both": both / "post_train" / "best.pt"}
+
+
+def chosen(policies: dict[str, Path]) -> Path:
+    """The policy to publish: the best by the log's NDCG on held-out lists, where that chose them.
+
+    Where it did not (candidates that were not shown), the last: Rerank-DPO, whose epochs are
+    judged against the policy that it started from.
+    """
+    scores = {path: load_checkpoint(path).scores for path in policies.values()}
+    if all("ndcg" in score for score in scores.values()):
+        return max(scores, key=lambda path: scores[path]["ndcg"])
+    return list(scores)[-1]
 
 
 def run(script: str, *arguments: object, may_refuse: bool = False) -> None:
@@ -151,7 +171,9 @@ def summary(
     rows.add_row("the rest", f"slates, runs, learning curves, Triton's log: {out}")
     rows.add_row("again", f"python deploy/local.py up --release {release}")
     rows.add_row("took", f"{seconds / 60:.1f} minutes")
-    note = "* simulated, exact; differences to the given order, 95 % intervals"
+    note = "differences to the given order, 95 % intervals"
+    if dataset.source == "simulator":
+        note = f"* simulated, exact; {note}"
     return Panel(rows, title="GReF", subtitle=note, expand=False)
 
 

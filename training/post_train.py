@@ -69,6 +69,10 @@ def main(
     """
     with exit_codes(), processes() as here:
         dataset, spec, typed = settings_for(data, settings, set_ or ())
+        if here.is_first and any(one.startswith(("model.", "pretrain.")) for one in set_ or ()):
+            console.print(
+                "[yellow]--set model.* and pretrain.*: the checkpoint's hold here[/yellow]"
+            )
         history = post_train(data, dataset, spec, typed, checkpoint, out, here)
         if here.is_first:
             console.print(

@@ -106,7 +106,8 @@ def _gate(ours: Float64, position: Float64, shown: Bools, min_gain: float) -> Ev
     saved = np.where(shown, position - ours, 0.0).sum(axis=1)
     error = float(saved.std(ddof=1)) / len(saved) ** 0.5 if len(saved) > 1 else float("inf")
     gain = 1 - loss / bar if bar > 0 else 0.0
-    accepted = gain >= min_gain and float(saved.mean()) > ONE_SIDED_95 * error
+    by_luck = min_gain >= 0 and float(saved.mean()) <= ONE_SIDED_95 * error
+    accepted = gain >= min_gain and not by_luck
     return EvaluatorReport(loss, bar, gain, accepted)
 
 

@@ -129,7 +129,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
 
     Attributes:
         min_gain: labels are refused unless the held-out log-loss (or squared error) is below
-            that of the rate at each position by this share.
+            that of the rate at each position by this share, and not by chance. Below 0: no gate.
         discount: how a list's value sums up over positions. ``none`` is the expected utility of
             the list as shown; ``log`` weighs position k by 1 / log2(k + 1), for pseudo-lists,
             whose positions were never on a screen.
