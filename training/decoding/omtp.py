@@ -54,9 +54,11 @@ class OmtpDecode(nn.Module):
         passes = 0
         while len(orders) < self.list_size:
             mask = causal_mask(cache[0][0].size(2), x_BTD.size(1), z_BMD.device)
-            h_BTD, cache = self.decoder(x_BTD, cache, memory, prior_BM, mask.to(z_BMD.dtype))
+            h_B1D, cache = self.decoder(
+                x_BTD, cache, memory, prior_BM, mask.to(z_BMD.dtype), last_only=True
+            )
             passes += 1
-            queries_BHD = self.decoder.queries(h_BTD[:, -1:])[:, 0]
+            queries_BHD = self.decoder.queries(h_B1D)[:, 0]
             logits_BHM = queries_BHD @ z_BMD.transpose(1, 2)
             first = len(orders)
             for head in range(min(self.block, self.list_size - first)):

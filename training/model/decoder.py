@@ -105,11 +105,14 @@ class Decoder(nn.Module):
         memory: list[tuple[Tensor, Tensor]],
         prior_BM: Tensor,
         mask: Tensor,
+        last_only: bool = False,
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Run T new tokens after the S in the cache.
 
         Args:
             mask: additive [T, S + T], or [B, 1, T, S + T] where rows differ in what they keep.
+            last_only: give h of the newest token alone, T = 1: all that OMTP reads of a pass. The
+                other tokens then leave the last layer once their keys and values are known.
 
         Returns:
             h_BTD and the cache with the new tokens appended.
@@ -123,6 +126,8 @@ class Decoder(nn.Module):
             key = torch.cat([cache[index][0], key], dim=2)
             value = torch.cat([cache[index][1], value], dim=2)
             longer.append((key, value))
+            if last_only and index == len(self.layers) - 1:
+                h_BTD, mask = h_BTD[:, -1:], mask[..., -1:, :]
             h_BTD = layer(h_BTD, key, value, mask, memory[index], memory_mask)
         return h_BTD, longer
 
