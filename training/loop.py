@@ -7,12 +7,14 @@ mean over its slates, so several processes with equal shards compute the gradien
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,7 +81,32 @@ def run_stage(stage: Stage, slates: SlateArrays, folder: Path, here: Processes) 
 
     Epoch 0 is the model as it came: a stage that only does harm gives its input back. Leaves
     ``folder``/state.pt (to resume), best weights in the model, history.json and TensorBoard logs.
+
+    Raises:
+        ContractError: another run is at work in ``folder``, or left a state of other settings.
     """
+    with _only_run(folder, here):
+        return _run(stage, slates, folder, here)
+
+
+@contextmanager
+def _only_run(folder: Path, here: Processes) -> Iterator[None]:
+    """Hold the folder; the kernel lets go of it when the process dies, however it dies."""
+    if not here.is_first:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ContractError(
+                f"{folder}: another run is at work there; wait for it, or give another --out"
+            ) from None
+        yield
+
+
+def _run(stage: Stage, slates: SlateArrays, folder: Path, here: Processes) -> History:
     if len(slates) < here.world:
         raise ContractError(
             f"{len(slates)} slates for {here.world} processes; start fewer, or give more slates"

@@ -100,7 +100,7 @@ def test_an_existing_binary_may_be_named(served: Served, tmp_path: Path, toy_rel
         del os.environ["LD_LIBRARY_PATH"]
 
 
-def test_ports(tmp_path: Path) -> None:
+def test_ports(tmp_path: Path, toy_release: Path) -> None:
     chosen = choose_ports(Ports())
     assert len({chosen.http, chosen.grpc, chosen.metrics}) == 3
     with socket.socket() as taken:
@@ -110,7 +110,14 @@ def test_ports(tmp_path: Path) -> None:
         with pytest.raises(StackError, match=rf"grpc port {port} cannot be used.*--grpc-port"):
             choose_ports(Ports(grpc=port))
         done = run(
-            "deploy/local.py", "up", "--release", tmp_path, "--http-port", port, "--home", tmp_path
+            "deploy/local.py",
+            "up",
+            "--release",
+            toy_release,
+            "--http-port",
+            port,
+            "--home",
+            tmp_path,
         )
         assert done.returncode == 2
         assert f"http port {port} cannot be used" in done.stderr
@@ -284,3 +291,11 @@ def test_state_is_plain_json(served: Served) -> None:
     state = json.loads((served.stack.home.folder / "state.json").read_text())
     assert state["pid"] == served.stack.state().pid
     assert set(state["ports"]) == {"http", "grpc", "metrics"}
+
+
+def test_a_release_that_is_not_there_starts_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "stack"
+    done = run("deploy/local.py", "up", "--release", tmp_path / "r0404", "--home", home)
+    assert done.returncode == 2
+    assert "r0404" in done.stderr
+    assert not (home / "state.json").exists()

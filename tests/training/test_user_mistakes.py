@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,17 @@ def test_a_policy_never_takes_the_place_of_another(
     result = run(evaluate.app, "--data", tiny_data, *named)
     assert result.exit_code == 2
     assert "is taken" in result.output
+
+
+def test_a_second_run_keeps_out_of_a_folder_in_use(tiny_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pretrain"
+    folder.mkdir()
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run(pretrain.app, "--data", tiny_data, "--out", tmp_path)
+    assert result.exit_code == 2
+    assert "another run is at work" in result.output
+    assert not (folder / "state.pt").exists()
 
 
 def test_a_model_larger_than_the_memory(tiny_data: Path, tmp_path: Path) -> None:
