@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,18 @@ from training import evaluate, export, post_train, pretrain
 from training.checkpoint import load_checkpoint, load_tensors, save_atomically
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """A file may hold 4 KiB, as on a disk with no more room (Python ignores SIGXFSZ)."""
+    """A file may hold 4 KiB, as on a disk with no more room (Python ignores SIGXFSZ).
+
+    Only around the call under test: what pytest itself prints may go to a larger file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("names", [("a", "a"), ("given order",), ("greedy oracle",)])
@@ -71,25 +77,25 @@ def test_the_record_of_a_post_trained_policy_is_how_it_was_made(
 
 
 def test_an_export_that_fails_leaves_the_engines_before_it(
-    tiny_data: Path, tiny_policy: Path, tmp_path: Path, request: pytest.FixtureRequest
+    tiny_data: Path, tiny_policy: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "engines"
     words = ("--checkpoint", tiny_policy, "--data", tiny_data, "--requests", "2", "--out", out)
     assert run(export.app, *words).exit_code == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert run(export.app, *words, "--tolerance", "nan").exit_code == 2
-    request.getfixturevalue("full_disk")
-    result = run(export.app, *words)
+    with full_disk():
+        result = run(export.app, *words)
     assert result.exit_code == 2
     assert "cannot be written" in result.output
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["engines"]
 
 
-def test_a_full_disk_leaves_the_old_state(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     save_atomically(path, {"epoch": 1})
-    with pytest.raises(OSError, match=r"cannot be written.*state\.pt"):
+    with pytest.raises(OSError, match=r"cannot be written.*state\.pt"), full_disk():
         save_atomically(path, {"epoch": 2, "filler": "x" * 10_000})
     assert load_tensors(path) == {"epoch": 1}
     assert [one.name for one in tmp_path.iterdir()] == ["state.pt"]
