@@ -2,7 +2,7 @@
 # constraints.txt. Options: PYTHON=python3.12 (the interpreter of a new .venv), DATA=DIR
 # (demo on the official KuaiRand files), ARGS="..." (passed on to pytest or the demo).
 
-ROOMS := contracts training handlers deploy benchmarks
+ROOMS := contracts training handlers streaming deploy benchmarks
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -48,6 +48,7 @@ class Slate(Strict, kw_only=True, frozen=True):
         candidates: in the order of the previous stage; index + 1 is that stage's position.
         exposed: indices into ``candidates`` in the order of exposure.
         log_prob: natural log-probability of each exposed choice, where the policy is known.
+        fallback: why the given order was shown in place of the release's list; "" if it was not.
         temperature, seed: exploration settings of the decode; temperature 0 is greedy.
         feedback: at most one value for each position and kind.
     """
@@ -61,6 +62,7 @@ class Slate(Strict, kw_only=True, frozen=True):
     surface: str = ""
     release: str = ""
     arm: str = ""
+    fallback: str = ""
     log_prob: tuple[float, ...] | None = None
     temperature: float = 0.0
     seed: int = 0

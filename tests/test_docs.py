@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ROOMS = "contracts|training|handlers|deploy|benchmarks|tests|docs|model_repository"
+ROOMS = "contracts|training|handlers|streaming|deploy|benchmarks|tests|docs|model_repository"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -1,0 +1,160 @@
+"""Events on Kafka: what was shown (exposure) and what people did (feedback).
+
+Both are JSON with ``type`` and ``version``, keyed by ``request_id``, so that partition k of either
+topic holds the same requests. ``contracts/schemas/events.v1.json`` is their JSON Schema, for
+producers in other languages. A field that is not in the schema is an error: what would be dropped
+in silence today is what somebody looks for tomorrow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Union
+
+import msgspec
+
+from contracts.features import MAX_CANDIDATES, MAX_LIST
+from contracts.reading import ContractError, Strict
+from contracts.slates import Candidate, Feedback, Scalar, Slate
+
+EXPOSURES, FEEDBACK, DEAD_LETTERS = "gref.exposures", "gref.feedback", "gref.dead-letters"
+
+#: Larger messages are dead letters unread: 512 candidates with long features need far less.
+MAX_EVENT_BYTES = 1 << 20
+
+#: Times are ms since the epoch; ids are what the ranking server calls things.
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Time = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class Exposure(Strict, kw_only=True, frozen=True, tag_field="type", tag="exposure"):
+    """A list was shown: a slate without its feedback (fields as in ``contracts.slates.Slate``).
+
+    Attributes:
+        fallback: why the given order was shown in place of the release's list; "" if it was not.
+        feature_spec_sha256: the spec under which the features were encoded; "" if unknown.
+    """
+
+    version: Literal[1] = 1
+    request_id: Id
+    user: Id
+    time: Time
+    candidates: Annotated[tuple[Candidate, ...], msgspec.Meta(max_length=MAX_CANDIDATES)]
+    exposed: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=MAX_LIST)]
+    user_features: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    surface: Name = ""
+    release: Name = ""
+    arm: Name = ""
+    fallback: Name = ""
+    log_prob: Annotated[tuple[float, ...], msgspec.Meta(max_length=MAX_LIST)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    seed: int = 0
+    feature_spec_sha256: Name = ""
+
+    def __post_init__(self) -> None:
+        m = len(self.candidates)
+        if len(set(self.exposed)) != len(self.exposed):
+            raise ValueError("exposed names a candidate twice")
+        if not 0 <= min(self.exposed) <= max(self.exposed) < m:
+            raise ValueError(f"exposed holds an index outside 0 to {m - 1}")
+        if len({candidate.item for candidate in self.candidates}) != m:
+            raise ValueError("candidates hold an item twice; feedback could not be told apart")
+        if self.log_prob is not None and len(self.log_prob) != len(self.exposed):
+            raise ValueError("log_prob and exposed differ in length")
+        if not -(1 << 63) <= self.seed < 1 << 63:
+            raise ValueError("seed does not fit into 64 bits")
+
+
+class FeedbackEvent(Strict, kw_only=True, frozen=True, tag_field="type", tag="feedback"):
+    """A user did something with a shown item.
+
+    Attributes:
+        event_id: names the act; the same act sent twice has the same id and counts once.
+        value: 1 for a binary kind (0 takes it back), else the amount. Of several acts of one kind
+            on one item the latest counts (``latest``).
+    """
+
+    version: Literal[1] = 1
+    event_id: Id
+    request_id: Id
+    item: Id
+    kind: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    value: float
+    time: Time
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise ValueError(f"value is {self.value}; allowed: finite")
+
+
+Event = Union[Exposure, FeedbackEvent]
+
+_encoder = msgspec.json.Encoder()
+_exposures = msgspec.json.Decoder(Exposure)
+_feedback = msgspec.json.Decoder(FeedbackEvent)
+
+
+def encode_event(event: Event) -> bytes:
+    """The event as UTF-8 JSON; raises ContractError where it is larger than MAX_EVENT_BYTES."""
+    raw = _encoder.encode(event)
+    if len(raw) > MAX_EVENT_BYTES:
+        raise ContractError(
+            f"event of request {event.request_id[:64]}: {len(raw):,} bytes; allowed: "
+            f"{MAX_EVENT_BYTES:,}; send fewer or shorter features"
+        )
+    return raw
+
+
+def decode_exposure(raw: bytes) -> Exposure:
+    """An exposure from JSON; raises ContractError that names the field and the cause."""
+    decoded: Exposure = _decode(_exposures, raw)
+    return decoded
+
+
+def decode_feedback(raw: bytes) -> FeedbackEvent:
+    """A feedback event from JSON; raises ContractError that names the field and the cause."""
+    decoded: FeedbackEvent = _decode(_feedback, raw)
+    return decoded
+
+
+def _decode(decoder: Any, raw: bytes) -> Any:
+    if len(raw) > MAX_EVENT_BYTES:
+        raise ContractError(f"{len(raw):,} bytes; allowed: {MAX_EVENT_BYTES:,}")
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ContractError(f"not a valid event: {error}") from error
+
+
+def latest(one: FeedbackEvent, other: FeedbackEvent) -> FeedbackEvent:
+    """Which of two acts of one kind on one item counts: the later, whatever order they came in."""
+    return max(one, other, key=lambda event: (event.time, event.event_id, event.value))
+
+
+def slate_of(exposure: Exposure, feedback: Iterable[FeedbackEvent] = ()) -> Slate:
+    """The slate of an exposure and its feedback: at most one event for each item and kind.
+
+    Feedback on items that were not shown must have been sorted out before.
+    """
+    place = {exposure.candidates[index].item: at for at, index in enumerate(exposure.exposed)}
+    return Slate(
+        request_id=exposure.request_id,
+        user=exposure.user,
+        time=exposure.time,
+        candidates=exposure.candidates,
+        exposed=exposure.exposed,
+        user_features=exposure.user_features,
+        surface=exposure.surface,
+        release=exposure.release,
+        arm=exposure.arm,
+        fallback=exposure.fallback,
+        log_prob=exposure.log_prob,
+        temperature=exposure.temperature,
+        seed=exposure.seed,
+        feedback=tuple(
+            Feedback(position=place[one.item], kind=one.kind, value=one.value, time=one.time)
+            for one in sorted(feedback, key=lambda one: (place[one.item], one.kind))
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Events to slates: producer, event-time join, feedback table, consumer."""
