@@ -11,9 +11,10 @@ from contracts.datasets import SplitTimes
 from contracts.features import Categorical, Dense, FeatureGroup, FeatureSpec, FeedbackKind
 from contracts.reading import Strict, stable_hash
 from contracts.releases import settings_of
-from contracts.slates import Candidate, Feedback, Slate
+from contracts.slates import Feedback, Slate
 from training.sources.base import Tally
-from training.sources.world import KINDS, Requests, World, WorldSettings
+from training.sources.world import KINDS, World, WorldSettings
+from training.sources.world_requests import candidates, user_features
 
 START_MS = 1_735_689_600_000  # 2025-01-01 00:00 UTC, the first simulated request
 DAY_MS = 86_400_000
@@ -125,15 +126,12 @@ class Simulator:
                 time=time,
                 surface="simulator",
                 release="production",
-                candidates=self._candidates(requests, row),
+                candidates=candidates(world, requests.candidates[row], requests.scores[row]),
                 exposed=tuple(shown[row].tolist()),
                 log_prob=tuple(log_prob[row].tolist()),
                 temperature=world.settings.logging_temperature,
                 seed=self._settings.seed,
-                user_features={
-                    "segment": f"g{world.segment[requests.users[row]]}",
-                    "activity": float(world.activity[requests.users[row]]),
-                },
+                user_features=user_features(world, int(requests.users[row])),
                 feedback=tuple(
                     Feedback(
                         position=int(position),
@@ -145,24 +143,6 @@ class Simulator:
                     for position in np.flatnonzero(values[row])
                 ),
             )
-
-    def _candidates(self, requests: Requests, row: int) -> tuple[Candidate, ...]:
-        world, items = self.world, requests.candidates[row]
-        columns = zip(
-            items.tolist(),
-            requests.scores[row].tolist(),
-            world.category[items].tolist(),
-            world.observed_quality[items].tolist(),
-            world.duration[items].tolist(),
-        )
-        return tuple(
-            Candidate(
-                item=world.item_id(item),
-                score=score,
-                features={"category": f"c{category}", "quality": quality, "duration": duration},
-            )
-            for item, score, category, quality, duration in columns
-        )
 
 
 def headroom(world: World, seed: int = 1, requests: int = _MEASURED) -> dict[str, float]:

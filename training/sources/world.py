@@ -11,15 +11,18 @@ before it. Clicks are independent given the list, hence expectations are closed 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from contracts.slates import Slate
 from training.sources.world_settings import PRESETS, WorldSettings
+from training.sources.world_tastes import Tastes, unit
 
 __all__ = ["KINDS", "PRESETS", "Requests", "World", "WorldSettings"]
 
@@ -50,24 +53,30 @@ class World:
         self.settings = settings
         s = settings
         rng = np.random.default_rng([s.seed, 0])
-        centres = _unit(rng.normal(size=(s.categories, s.latent)))
+        centres = unit(rng.normal(size=(s.categories, s.latent)))
         self.category: Ints = rng.integers(s.categories, size=s.items)
-        own = _unit(rng.normal(size=(s.items, s.latent)))
-        self.item_latent: Floats = _unit(centres[self.category] + s.item_spread * own)
+        own = unit(rng.normal(size=(s.items, s.latent)))
+        self.item_latent: Floats = unit(centres[self.category] + s.item_spread * own)
         self.quality: Floats = rng.normal(0, s.quality_std, s.items)
         self.observed_quality: Floats = self.quality + rng.normal(0, s.quality_noise, s.items)
         self.duration: Floats = np.clip(np.exp(rng.normal(3.6, 0.8, s.items)), 5, 600)
 
-        # A segment likes three categories in different measure: a rule that features can show.
-        rng = np.random.default_rng([s.seed, 1])
-        likes = rng.dirichlet(np.full(s.categories, 3 / s.categories), size=s.segments)
-        segment_centres = _unit(likes @ centres + 1e-6 * rng.normal(size=(s.segments, s.latent)))
-        self.segment: Ints = rng.integers(s.segments, size=s.users)
-        own = _unit(rng.normal(size=(s.users, s.latent)))
-        self._tastes = _unit(segment_centres[self.segment] + s.taste_spread * own)
-        self.activity: Floats = rng.normal(size=s.users)
+        self._moving = Tastes(s, centres)
+        self.segment, self.activity = self._moving.segment, self._moving.activity
+        self._tastes = self._moving.at(s.drift)
         self._frequency = np.cumsum(np.exp(0.5 * self.activity))
         self._frequency /= self._frequency[-1]
+
+    def at(self, drift: float) -> World:
+        """This world when tastes have moved so far: the same users and items, shared with it.
+
+        Raises:
+            ValueError: a drift outside 0 to 1.
+        """
+        moved = copy.copy(self)
+        moved.settings = msgspec.structs.replace(self.settings, drift=drift)
+        moved._tastes = self._moving.at(drift)
+        return moved
 
     # --- identities ---------------------------------------------------------------------------
 
@@ -90,7 +99,7 @@ class World:
     # --- requests -----------------------------------------------------------------------------
 
     def tastes(self, users: Ints) -> Floats:
-        """Unit taste vectors [B, D]. The one place where tastes could come to depend on time."""
+        """Unit taste vectors [B, D], at the drift of the settings."""
         return self._tastes[users]
 
     def draw(self, count: int, rng: np.random.Generator) -> Requests:
@@ -267,10 +276,6 @@ class World:
         mu, sigma = self._watch_median(users, items), self.settings.watch_sigma
         inside = np.exp(mu + sigma**2 / 2) * _normal_cdf((-mu - sigma**2) / sigma)
         return np.asarray(self.duration[items] * (inside + _normal_cdf(mu / sigma)))
-
-
-def _unit(vectors: Floats) -> Floats:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))
 
 
 def _sigmoid(x: Floats) -> Floats:

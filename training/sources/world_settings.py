@@ -33,6 +33,8 @@ class WorldSettings(Strict, kw_only=True, frozen=True):
         long_view_seconds: a view is long from here on, or when it reaches the video's end.
         hide_rate: probability that an examined item without a click is hidden.
         days: span of simulated time over which the requests are spread.
+        drift: how far tastes have moved, from 0 to 1 (``world_tastes.py``). A world that changes
+            is a row of worlds that differ in this alone: ``World.at``.
     """
 
     seed: int = 7
@@ -61,6 +63,7 @@ class WorldSettings(Strict, kw_only=True, frozen=True):
     long_view_seconds: float = 18.0
     hide_rate: float = 0.01
     days: float = 10.0
+    drift: float = 0.0
 
     def __post_init__(self) -> None:
         whole = ("items", "categories", "users", "segments", "latent", "list_size")
@@ -78,7 +81,7 @@ class WorldSettings(Strict, kw_only=True, frozen=True):
         for name in ("given_noise", "position_bias", "quality_noise", "quality_std"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 or more")
-        for name in ("fatigue", "hide_rate"):
+        for name in ("fatigue", "hide_rate", "drift"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 to 1")
         if self.fatigue_window < 0:
