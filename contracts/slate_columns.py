@@ -1,134 +1,158 @@
-"""Slates as Arrow columns: the schema of Parquet files and of the feedback table.
-
-One row is one slate. ``user__NAME`` and ``item__NAME`` hold raw features (item columns are lists,
-one value a candidate); ``feedback__KIND`` and ``feedback_time__KIND`` are lists aligned with
-``exposed``, null where the user did nothing of that kind.
-"""
+"""Slates to Arrow columns and back; the columns are those of ``contracts/slate_schema.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, chain
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError
+from contracts.slate_schema import item_columns, slate_schema, user_columns
 from contracts.slates import Candidate, Feedback, Scalar, Slate
 
-#: Names that are fields of a slate or a candidate, not columns of their own.
-RESERVED_ITEM, RESERVED_USER = ("item", "score"), ("user",)
+__all__ = ["from_table", "item_columns", "slate_schema", "to_table", "user_columns"]
 
-
-def item_columns(spec: FeatureSpec) -> dict[str, pa.DataType]:
-    """Arrow type of each stored item feature (categories as text, dense as doubles)."""
-    return _types(spec.item, RESERVED_ITEM)
-
-
-def user_columns(spec: FeatureSpec) -> dict[str, pa.DataType]:
-    """Arrow type of each stored user feature."""
-    return _types(spec.user, RESERVED_USER)
-
-
-def _types(group: Any, reserved: tuple[str, ...]) -> dict[str, pa.DataType]:
-    types = {feature.name: pa.string() for feature in group.categorical}
-    types.update({feature.name: pa.float64() for feature in group.dense})
-    return {name: kind for name, kind in types.items() if name not in reserved}
-
-
-def slate_schema(spec: FeatureSpec) -> pa.Schema:
-    """The Arrow schema of slates under a feature spec; its hash is in the metadata."""
-    fields = [
-        pa.field("request_id", pa.string(), nullable=False),
-        pa.field("user", pa.string(), nullable=False),
-        pa.field("time", pa.int64(), nullable=False),
-        pa.field("surface", pa.string()),
-        pa.field("release", pa.string()),
-        pa.field("arm", pa.string()),
-        pa.field("fallback", pa.string()),
-        pa.field("candidates", pa.list_(pa.string()), nullable=False),
-        pa.field("scores", pa.list_(pa.float64())),
-        pa.field("exposed", pa.list_(pa.int32()), nullable=False),
-        pa.field("log_prob", pa.list_(pa.float64())),
-        pa.field("temperature", pa.float64()),
-        pa.field("seed", pa.int64()),
-    ]
-    fields += [pa.field(f"user__{name}", kind) for name, kind in user_columns(spec).items()]
-    fields += [
-        pa.field(f"item__{name}", pa.list_(kind)) for name, kind in item_columns(spec).items()
-    ]
-    for feedback in spec.feedback:
-        fields.append(pa.field(f"feedback__{feedback.kind}", pa.list_(pa.float64())))
-        fields.append(pa.field(f"feedback_time__{feedback.kind}", pa.list_(pa.int64())))
-    return pa.schema(fields, metadata={"feature_spec": spec.hash()})
+#: Columns that are fields of the slate itself, as they are.
+OF_THE_SLATE = (
+    *("request_id", "user", "time", "surface", "release", "arm", "fallback"),
+    *("log_prob", "temperature", "seed"),
+)
 
 
 def to_table(slates: Iterable[Slate], spec: FeatureSpec) -> pa.Table:
     """Slates as an Arrow table of ``slate_schema(spec)``; features not in the spec are left out.
 
     Raises:
-        ContractError: a feature value of a type that the encoder would refuse; stored as text or
-            as a number it would be accepted in training and refused while serving.
+        ContractError: a feature value of a type that the encoder would refuse (stored as text or
+            as a number it would be accepted in training and refused while serving), or a value
+            that its column cannot hold. Names the first such slate.
     """
+    slates = list(slates)
+    try:
+        return _columns(slates, spec)
+    except (ValueError, TypeError, OverflowError):
+        # Columns are built over all slates at once; which slate is at fault is found one by one.
+        for slate in slates:
+            try:
+                _columns([slate], spec)
+            except (ValueError, TypeError, OverflowError) as error:
+                raise ContractError(f"slate {slate.request_id}: {error}") from error
+        raise
+
+
+def _columns(slates: Sequence[Slate], spec: FeatureSpec) -> pa.Table:
+    """The table, column by column: lists are built flat, with the offsets where each begins."""
     schema = slate_schema(spec)
-    rows = []
-    for slate in slates:
-        try:
-            rows.append(_row(slate, spec))
-        except (ContractError, OverflowError) as error:
-            raise ContractError(f"slate {slate.request_id}: {error}") from error
-    return pa.Table.from_pylist(rows, schema=schema)
+    candidates = list(chain.from_iterable([slate.candidates for slate in slates]))
+    of_candidates = _offsets([len(slate.candidates) for slate in slates])
+    of_exposed = _offsets([len(slate.exposed) for slate in slates])
+    columns: dict[str, Any] = {
+        name: [getattr(slate, name) for slate in slates] for name in OF_THE_SLATE
+    }
+    columns["candidates"] = _lists(of_candidates, [one.item for one in candidates], pa.string())
+    columns["scores"] = _lists(of_candidates, [one.score for one in candidates], pa.float64())
+    shown = chain.from_iterable([slate.exposed for slate in slates])
+    columns["exposed"] = _lists(of_exposed, list(shown), pa.int32())
+    user_features = [slate.user_features for slate in slates]
+    for name, kind in user_columns(spec).items():
+        columns[f"user__{name}"] = _stored(name, _named(name, user_features), kind)
+    item_features = [one.features for one in candidates]
+    for name, kind in item_columns(spec).items():
+        values = _stored(name, _named(name, item_features), kind)
+        columns[f"item__{name}"] = _lists(of_candidates, values, kind)
+    columns.update(_feedback_columns(slates, of_exposed, spec))
+    return pa.Table.from_arrays(
+        [
+            one if isinstance(one := columns[field.name], pa.Array) else pa.array(one, field.type)
+            for field in schema
+        ],
+        schema=schema,
+    )
+
+
+def _offsets(lengths: Sequence[int]) -> list[int]:
+    return list(accumulate(lengths, initial=0))
+
+
+def _lists(offsets: list[int], values: list[Any] | pa.Array, kind: pa.DataType) -> pa.Array:
+    flat = values if isinstance(values, pa.Array) else pa.array(values, kind)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat)
+
+
+def _feedback_columns(
+    slates: Sequence[Slate], offsets: list[int], spec: FeatureSpec
+) -> dict[str, pa.Array]:
+    """Values and times of each kind, at the places of the exposed items that they are about."""
+    given: dict[str, tuple[list[int], list[float], list[int]]] = {
+        one.kind: ([], [], []) for one in spec.feedback
+    }
+    for start, slate in zip(offsets, slates):
+        for one in slate.feedback:
+            if (lists := given.get(one.kind)) is not None:
+                lists[0].append(start + one.position)
+                lists[1].append(one.value)
+                lists[2].append(one.time)
+    columns = {}
+    for kind, (places, values, times) in given.items():
+        # Row of ``values`` for each exposed item, null where the user did nothing.
+        rows: list[int | None] = [None] * offsets[-1]
+        for row, place in enumerate(places):
+            rows[place] = row
+        index = pa.array(rows, pa.int32())
+        for name, flat in (
+            (f"feedback__{kind}", pa.array(values, pa.float64())),
+            (f"feedback_time__{kind}", pa.array(times, pa.int64())),
+        ):
+            columns[name] = _lists(offsets, pc.take(flat, index), flat.type)
+    return columns
+
+
+def _named(name: str, features: Sequence[Mapping[str, Scalar]]) -> list[Scalar]:
+    try:
+        return list(map(itemgetter(name), features))  # twice as fast as get
+    except KeyError:
+        return [one.get(name) for one in features]
+
+
+def _stored(name: str, values: list[Scalar], kind: pa.DataType) -> pa.Array:
+    """Raw values as their column keeps them: categories as text, dense values as doubles."""
+    types = set(map(type, values))
+    if kind == pa.string():
+        if not types <= {str, type(None)}:
+            values = [None if one is None else _text(name, one) for one in values]
+    elif not types <= {float, type(None)}:
+        values = [None if one is None else _number(name, one) for one in values]
+    return pa.array(values, kind)
+
+
+def _text(name: str, value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int)):
+        return str(value)
+    raise _refused(name, value, "string, whole number or boolean")
+
+
+def _number(name: str, value: Scalar) -> float:
+    if isinstance(value, (float, bool, int)):
+        return float(value)
+    raise _refused(name, value, "number")
+
+
+def _refused(name: str, value: Scalar, allowed: str) -> ContractError:
+    return ContractError(
+        f"feature {name}: {value!r} is {type(value).__name__}; allowed: {allowed}, or missing"
+    )
 
 
 def from_table(table: pa.Table, spec: FeatureSpec) -> list[Slate]:
     """The slates of a table; the inverse of ``to_table`` up to features not in the spec."""
     return [_slate(row, spec) for row in table.to_pylist()]
-
-
-def _stored(name: str, value: Scalar, kind: pa.DataType) -> str | float | None:
-    """A raw value as its column keeps it: categories as text, dense values as doubles."""
-    if value is None:
-        return None
-    if kind == pa.string() and isinstance(value, (str, bool, int)):
-        return str(value).lower() if isinstance(value, bool) else str(value)
-    if kind == pa.float64() and isinstance(value, (float, bool, int)):
-        return float(value)
-    allowed = "string, whole number or boolean" if kind == pa.string() else "number"
-    raise ContractError(
-        f"feature {name}: {value!r} is {type(value).__name__}; allowed: {allowed}, or missing"
-    )
-
-
-def _row(slate: Slate, spec: FeatureSpec) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "request_id": slate.request_id,
-        "user": slate.user,
-        "time": slate.time,
-        "surface": slate.surface,
-        "release": slate.release,
-        "arm": slate.arm,
-        "fallback": slate.fallback,
-        "candidates": [candidate.item for candidate in slate.candidates],
-        "scores": [candidate.score for candidate in slate.candidates],
-        "exposed": list(slate.exposed),
-        "log_prob": None if slate.log_prob is None else list(slate.log_prob),
-        "temperature": slate.temperature,
-        "seed": slate.seed,
-    }
-    for name, kind in user_columns(spec).items():
-        row[f"user__{name}"] = _stored(name, slate.user_features.get(name), kind)
-    for name, kind in item_columns(spec).items():
-        row[f"item__{name}"] = [
-            _stored(name, candidate.features.get(name), kind) for candidate in slate.candidates
-        ]
-    for feedback in spec.feedback:
-        row[f"feedback__{feedback.kind}"] = [None] * len(slate.exposed)
-        row[f"feedback_time__{feedback.kind}"] = [None] * len(slate.exposed)
-    for one in slate.feedback:
-        if f"feedback__{one.kind}" in row:
-            row[f"feedback__{one.kind}"][one.position] = one.value
-            row[f"feedback_time__{one.kind}"][one.position] = one.time
-    return row
 
 
 def _slate(row: dict[str, Any], spec: FeatureSpec) -> Slate:

@@ -17,9 +17,10 @@ from contracts.encoding import EncodedBatch, FeatureEncoder
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError
 from contracts.slate_columns import from_table, slate_schema, to_table
-from contracts.slates import Candidate, RerankRequest, Slate
+from contracts.slates import Candidate, Feedback, RerankRequest, Slate
 from tests.contracts import strategies
 from tests.contracts.examples import spec
+from tests.contracts.slate_rows import to_table_by_rows
 
 
 @st.composite
@@ -80,6 +81,53 @@ def test_storing_twice_changes_nothing(case: tuple[FeatureSpec, list[Slate]]) ->
     assert to_table(from_table(once, one), one).equals(once)
 
 
+@given(cases())
+def test_columns_equal_rows(case: tuple[FeatureSpec, list[Slate]]) -> None:
+    """Built by columns with offsets, or row by row: the same table, nulls and all."""
+    one, slates = case
+    table, oracle = to_table(slates, one), to_table_by_rows(slates, one)
+    table.validate(full=True)
+    assert table.schema.equals(oracle.schema, check_metadata=True)
+    assert table.equals(oracle)
+
+
+WRONG: tuple[Any, ...] = (1.5, "7", 10**400, True, b"x", float("inf"), None, 3, "\ud800", {})
+
+
+@given(cases(), st.data())
+def test_columns_refuse_what_rows_refuse(
+    case: tuple[FeatureSpec, list[Slate]], data: st.DataObject
+) -> None:
+    """A wrong value anywhere: both accept it alike, or both refuse it with the same words."""
+    one, slates = case
+    names = (*strategies.NAMES, "not_in_the_spec")
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(slates) - 1))
+        wrong = {data.draw(st.sampled_from(names)): data.draw(st.sampled_from(WRONG))}
+        if data.draw(st.booleans()):
+            slates[at] = msgspec.structs.replace(slates[at], user_features=wrong)
+        else:
+            candidates = list(slates[at].candidates)
+            which = data.draw(st.integers(0, len(candidates) - 1))
+            candidates[which] = msgspec.structs.replace(candidates[which], features=wrong)
+            slates[at] = msgspec.structs.replace(slates[at], candidates=tuple(candidates))
+    refusal: Exception | None = None
+    try:
+        oracle = to_table_by_rows(slates, one)
+    except (ContractError, UnicodeEncodeError) as error:
+        refusal = error
+    if refusal is None:
+        assert to_table(slates, one).equals(oracle)
+        return
+    with pytest.raises(ContractError) as ours:
+        to_table(slates, one)
+    if isinstance(refusal, ContractError):
+        assert str(ours.value) == str(refusal)
+    else:  # text that is not Unicode: rows did not say in which slate
+        assert str(ours.value).startswith("slate ")
+        assert str(refusal) in str(ours.value)
+
+
 def slate(**changes: Any) -> Slate:
     fields: dict[str, Any] = {
         "request_id": "q",
@@ -104,6 +152,21 @@ def test_what_serving_refuses_is_not_stored(name: str, value: Any, message: str)
     with pytest.raises(ContractError) as error:
         to_table([bad], spec())
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"time": 1 << 70},
+        {"seed": 1 << 63},
+        {"user": "\ud800"},
+        {"feedback": (Feedback(position=0, kind="click", value=1.0, time=1 << 63),)},
+    ],
+)
+def test_what_a_column_cannot_hold_names_its_slate(changes: dict[str, Any]) -> None:
+    fine = slate()
+    with pytest.raises(ContractError, match=r"^slate bad: "):
+        to_table([fine, slate(request_id="bad", **changes), fine], spec())
 
 
 def test_schema_carries_the_spec() -> None:
