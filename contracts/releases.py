@@ -13,6 +13,10 @@ from contracts.reading import ContractError, Strict, read_json
 
 RELEASE_NAME = re.compile(r"^r[0-9]{4,}\Z")
 MANIFEST = "manifest.json"
+#: The weights, settings and feature spec that the engines were made from: a refresh starts there.
+CHECKPOINT = "checkpoint.pt"
+#: Folder of a release with the report of the run that made it.
+REPORT = "report"
 
 
 class Parents(Strict, kw_only=True, frozen=True):
@@ -63,6 +67,7 @@ class ReleaseManifest(Strict, kw_only=True, frozen=True):
         list_size, heads: n and H, fixed when the engines were made.
         settings: the typed settings of the run, as plain data.
         files: path relative to the manifest -> SHA-256 of the content, of every other file.
+        metrics: held-out scores by name, as the run measured them.
     """
 
     version: Literal[1] = 1
@@ -78,6 +83,7 @@ class ReleaseManifest(Strict, kw_only=True, frozen=True):
     gates: tuple[Gate, ...]
     engines: tuple[Engine, ...]
     files: dict[str, str]
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not RELEASE_NAME.match(self.name):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,16 @@ from contracts.datasets import read_dataset
 from contracts.encoding import EncodedBatch
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError
-from contracts.releases import DataVersion, Engine, Gate, Parents, file_sha256, settings_of
-from training.checkpoint import Checkpoint, load_checkpoint, weights_sha256
+from contracts.releases import (
+    CHECKPOINT,
+    DataVersion,
+    Engine,
+    Gate,
+    Parents,
+    file_sha256,
+    settings_of,
+)
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, weights_sha256
 from training.command import Refused, console, exit_codes
 from training.data.arrays import SlateArrays, load_slates
 from training.decoding.run import Mode
@@ -122,6 +131,7 @@ def export_engines(
     try:
         aside.chmod(0o755)  # mkdtemp's own is for one user
         save_engines(model, aside, mode)
+        save_checkpoint(aside / CHECKPOINT, checkpoint)
         gates = parity_gates(
             Engines(*eager_engines(model, mode)),
             Engines(load_engine(aside / ENCODER_FILE), load_engine(aside / DECODER_FILE)),
@@ -177,7 +187,8 @@ def _description(
         data=data,
         parents=Parents(anchor=anchor, reference_sha256=checkpoint.parents.get("reference_sha256")),
         gates=gates,
-        files={name: file_sha256(out / name) for name in (ENCODER_FILE, DECODER_FILE)},
+        files={name: file_sha256(out / name) for name in (ENCODER_FILE, DECODER_FILE, CHECKPOINT)},
+        metrics={name: score for name, score in checkpoint.scores.items() if isfinite(score)},
     )
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from contracts.champion import CHAMPION_FILE
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError, read_json, read_yaml, write_json
 from contracts.releases import Gate, file_sha256, verify_release
@@ -41,7 +42,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def visible(releases: Path) -> list[str]:
-    return sorted(path.name for path in releases.iterdir() if path.name != LOCK_FILE)
+    beside = {LOCK_FILE, CHAMPION_FILE}
+    return sorted(path.name for path in releases.iterdir() if path.name not in beside)
 
 
 def test_a_release_is_complete(toy_engines: Path, toy_release: Path) -> None:

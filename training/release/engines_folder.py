@@ -2,6 +2,7 @@
 
 engines/
   encoder.pt decoder.pt   as engines.json names them
+  checkpoint.pt           the checkpoint they were made from
   features.yaml           the feature spec they were made for
   engines.json            EnginesFile
 """
@@ -11,9 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError, Strict, read_json, read_yaml, write_json, write_yaml
-from contracts.releases import DataVersion, Engine, Gate, Parents, file_sha256
+from contracts.releases import CHECKPOINT, DataVersion, Engine, Gate, Parents, file_sha256
 
 ENGINES_FILE = "engines.json"
 FEATURES_FILE = "features.yaml"
@@ -28,7 +31,9 @@ class EnginesFile(Strict, kw_only=True, frozen=True):
         list_size, heads: n and H, fixed in the decoder.
         settings: the typed settings of the run, as plain data.
         gates: parity and whatever else was checked; publishing refuses one that did not pass.
-        files: engine file -> SHA-256, so that a copy cut short is found before it is published.
+        files: engine file -> SHA-256, so that a copy cut short is found before it is published;
+            the checkpoint's too, where the folder has one.
+        metrics: held-out scores of the checkpoint.
     """
 
     version: Literal[1] = 1
@@ -41,6 +46,7 @@ class EnginesFile(Strict, kw_only=True, frozen=True):
     parents: Parents = Parents()
     gates: tuple[Gate, ...]
     files: dict[str, str]
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         parts = sorted(engine.part for engine in self.engines)
@@ -51,6 +57,9 @@ class EnginesFile(Strict, kw_only=True, frozen=True):
                 raise ValueError(f"file {engine.file!r}; allowed: a name without folders")
             if engine.file not in self.files:
                 raise ValueError(f"files holds no sha256 of {engine.file}")
+        known = {CHECKPOINT, *(engine.file for engine in self.engines)}
+        if unknown := sorted(set(self.files) - known):
+            raise ValueError(f"files holds {unknown[0]}; allowed: {', '.join(sorted(known))}")
 
     def engine(self, part: Literal["encoder", "decoder"]) -> Engine:
         return next(engine for engine in self.engines if engine.part == part)
@@ -80,11 +89,11 @@ def read_engines_folder(folder: Path) -> tuple[EnginesFile, FeatureSpec]:
             f"{folder}: the spec's list_size is {spec.list_size}, the engines' "
             f"{engines.list_size}; export again"
         )
-    for engine in engines.engines:
-        path = folder / engine.file
+    for file, expected in engines.files.items():
+        path = folder / file
         if not path.is_file():
             raise ContractError(f"{path}: no such file; export again")
-        found, expected = file_sha256(path), engines.files[engine.file]
+        found = file_sha256(path)
         if found != expected:
             raise ContractError(
                 f"{path}: altered or cut short (engines.json says {expected[:12]}, "

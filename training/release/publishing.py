@@ -3,6 +3,8 @@
     releases/r0007/
       manifest.json                      contracts.releases.ReleaseManifest
       features.yaml
+      checkpoint.pt                      what the engines were made from, for the next refresh
+      report/                            of the run that made it, where there is one
       repository/gref_r0007_encoder/     config.pbtxt, warmup/, 1/model.py, 1/model.pt
       repository/gref_r0007_decoder/     config.pbtxt, 1/model.py, 1/model.pt
       repository/gref_r0007/             config.pbtxt, 1/ (holds no engine)
@@ -13,28 +15,38 @@ either all of it or nothing but a ``.staging-*`` folder, which the next publishe
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from math import isfinite
 from pathlib import Path
 
 import msgspec
 
+from contracts.champion import CHAMPION_FILE
 from contracts.reading import ContractError, write_json, write_yaml
 from contracts.releases import (
+    CHECKPOINT,
     MANIFEST,
+    REPORT,
+    DataVersion,
     Engine,
     Gate,
+    Parents,
     ReleaseManifest,
     file_sha256,
     settings_of,
     verify_release,
 )
 from training.engines.parity import REQUIRED_GATES
+from training.release.attachments import check_checkpoint, copy_report
+from training.release.catalog import release_names, release_path
+from training.release.champion_record import command, set_champion
+from training.release.durable import fsync, fsync_tree
 from training.release.engines_folder import FEATURES_FILE, EnginesFile, read_engines_folder
 from training.release.interface_check import check_engines
+from training.release.pruning import remove_leftovers
 from training.release.release_names import (
     PublishError,
     next_name,
@@ -67,6 +79,11 @@ def publish(
     releases: Path,
     serving: ServingSettings | None = None,
     *,
+    parents: Parents | None = None,
+    data: DataVersion | None = None,
+    gates: tuple[Gate, ...] = (),
+    metrics: Mapping[str, float] | None = None,
+    report: Path | None = None,
     wait_s: float = 60.0,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Path:
@@ -74,7 +91,12 @@ def publish(
 
     Args:
         engines_folder: see ``training/release/engines_folder.py``.
-        releases: the folder of releases; made if it is not there.
+        releases: the folder of releases; made if it is not there. The first release that it ever
+            holds becomes the champion; a later one only where somebody says so.
+        parents, data: in place of what the export noted. A parent release must lie in ``releases``.
+        gates: in addition to the export's; one that failed refuses the release.
+        metrics: in addition to the export's held-out scores.
+        report: a folder, or a file, that is kept in the release as ``report/``.
         wait_s: seconds to wait for another publisher.
         on_step: called with the name of each step once it is done, for progress.
 
@@ -82,13 +104,24 @@ def publish(
         The folder of the new release, verified.
 
     Raises:
-        ContractError: the engines folder, an engine, or a base configuration is not right.
+        ContractError: the engines folder, an engine, the checkpoint, the report, the parent, or a
+            base configuration is not right.
         GateRefusedError: a gate failed or is missing.
         PublishError: another publisher is at work, or the folder cannot be written.
     """
     serving = serving or ServingSettings()
     engines, spec = read_engines_folder(engines_folder)
+    engines = msgspec.structs.replace(
+        engines,
+        parents=parents or engines.parents,
+        data=data or engines.data,
+        gates=(*engines.gates, *gates),
+        metrics={**engines.metrics, **(metrics or {})},
+    )
     check_gates(engines.gates)
+    if odd := [name for name, value in engines.metrics.items() if not isfinite(value)]:
+        raise ContractError(f"metric {odd[0]} is not a finite number; leave it out")
+    check_checkpoint(engines_folder, engines, spec)
     width_D = check_engines(
         engines_folder / engines.engine("encoder").file,
         engines_folder / engines.engine("decoder").file,
@@ -99,23 +132,29 @@ def publish(
         releases.mkdir(parents=True, exist_ok=True)
         with publisher_lock(releases, wait_s) as lock:
             _remove_leftovers(releases)
+            if engines.parents.release is not None:
+                release_path(releases, engines.parents.release)
+            first = not (release_names(releases) or (releases / CHAMPION_FILE).exists())
             name = next_name(releases, lock)
             staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=releases))
             try:
                 staging.chmod(0o755)  # mkdtemp makes it private; servers run as another user
                 facts = ReleaseFacts(name, spec, width_D, engines.heads, _sha256(engines))
-                _build(staging, engines_folder, engines, facts, serving, on_step)
-                _sync(staging)
+                _build(staging, engines_folder, engines, facts, serving, report, on_step)
+                fsync_tree(staging)
                 on_step("synced")
                 verify_release(staging)
                 remember_name(lock, name)
                 on_step("verified")
                 staging.rename(releases / name)
                 on_step("renamed")
-                _fsync(releases)
+                fsync(releases)
             except BaseException:
                 shutil.rmtree(staging, ignore_errors=True)
                 raise
+            if first:
+                _crown(releases, name)
+                on_step("champion")
     except OSError as error:
         raise PublishError(
             f"{releases}: cannot write the release: {error}; nothing was published; "
@@ -130,6 +169,11 @@ def check_gates(gates: tuple[Gate, ...]) -> None:
     if failed:
         told = "; ".join(f"{g.name} is {g.value:g}, limit {g.limit:g} {g.detail}" for g in failed)
         raise GateRefusedError(f"gates failed: {told}; nothing was published")
+    names = [gate.name for gate in gates]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ContractError(f"gate {twice} is there twice; give each gate a name of its own")
+    if odd := [gate.name for gate in gates if not isfinite(gate.value + gate.limit)]:
+        raise ContractError(f"gate {odd[0]}: value or limit is not a finite number")
     missing = sorted(set(REQUIRED_GATES) - {gate.name for gate in gates})
     if missing:
         raise GateRefusedError(
@@ -143,8 +187,13 @@ def _build(
     engines: EnginesFile,
     facts: ReleaseFacts,
     serving: ServingSettings,
+    report: Path | None,
     on_step: Callable[[str], None],
 ) -> None:
+    if CHECKPOINT in engines.files:
+        shutil.copyfile(engines_folder / CHECKPOINT, staging / CHECKPOINT)
+    if report is not None:
+        copy_report(report, staging / REPORT)
     moved = []
     for engine in engines.engines:
         version = staging / REPOSITORY / model_name(facts.name, engine.part) / "1"
@@ -187,6 +236,8 @@ def _manifest(
     for engine in moved:  # the copy must be what was checked, not what lies there by now
         if files[engine.file] != facts.engine_sha256[engine.part]:
             raise ContractError(f"{engine.part} engine changed while it was published; try again")
+    if files.get(CHECKPOINT) != engines.files.get(CHECKPOINT):
+        raise ContractError("the checkpoint changed while it was published; try again")
     return ReleaseManifest(
         name=facts.name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -200,6 +251,7 @@ def _manifest(
         gates=engines.gates,
         engines=moved,
         files=files,
+        metrics=engines.metrics,
     )
 
 
@@ -211,19 +263,14 @@ def _remove_leftovers(releases: Path) -> None:
     """Under the lock no publisher is alive, so whatever is staged was left by a crash."""
     for path in releases.glob(f"{_STAGING}*"):
         shutil.rmtree(path)
+    remove_leftovers(releases)
 
 
-def _sync(folder: Path) -> None:
-    """Make every file and folder below durable before the name is given."""
-    for path, _, files in os.walk(folder, topdown=False):
-        for file in files:
-            _fsync(Path(path) / file)
-        _fsync(Path(path))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _crown(releases: Path, name: str) -> None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        set_champion(releases, name, "the first release")
+    except OSError as error:
+        raise PublishError(
+            f"{releases}: {name} is published, but could not be made the champion: {error}; "
+            f"make room, then: {command(releases, f'champion {name}')}"
+        ) from error

@@ -12,16 +12,18 @@ from pathlib import Path
 from contracts.releases import RELEASE_NAME
 
 LOCK_FILE = ".publish.lock"
+#: Folder with the manifests of releases that were pruned: lineage goes through them.
+PRUNED = ".pruned"
 _POLL_S = 0.1
 
 
 class PublishError(RuntimeError):
-    """Nothing was published; the message says why and what to do."""
+    """The folder of releases could not be changed; the message says why and what to do."""
 
 
 @contextmanager
 def publisher_lock(releases: Path, wait_s: float) -> Iterator[int]:
-    """Hold the releases folder for one publisher; yields the lock file's descriptor.
+    """Hold a folder for one that changes it; yields the lock file's descriptor.
 
     The kernel lets go of the lock when its holder dies, however it dies. The file stays, for it
     also remembers the last name that was given out.
@@ -40,7 +42,7 @@ def publisher_lock(releases: Path, wait_s: float) -> Iterator[int]:
                 if time.monotonic() >= give_up:
                     raise PublishError(
                         f"{releases}: another publisher is at work (waited {wait_s:g} s); "
-                        "nothing was published, try again when it is done"
+                        "nothing was changed, try again when it is done"
                     ) from None
                 time.sleep(_POLL_S)
         yield descriptor
@@ -55,7 +57,8 @@ def next_name(releases: Path, descriptor: int) -> str:
     caches know a release by its name alone.
     """
     remembered = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-    taken = [path.name for path in releases.iterdir()] + [remembered]
+    pruned = [path.stem for path in (releases / PRUNED).glob("*.json")]
+    taken = [path.name for path in releases.iterdir()] + pruned + [remembered]
     number = 1 + max((int(name[1:]) for name in taken if RELEASE_NAME.match(name)), default=0)
     return f"r{number:04d}"
 
