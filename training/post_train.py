@@ -22,16 +22,17 @@ from training.checkpoint import (
 from training.command import Refused, console, exit_codes, settings_for
 from training.curves import plot_history
 from training.data.arrays import SlateArrays, load_slates
+from training.data.facts import FACTS, facts_of, facts_text
 from training.distributed import Processes, processes
 from training.loop import History, Stage, run_stage
 from training.objectives import RerankDpoObjective
 from training.pairs.base import PairSource
 from training.pairs.evaluator import Evaluator
 from training.pairs.exposure import ExposurePairs
-from training.pairs.fit_evaluator import fit_evaluator, share_of_users
 from training.pairs.mirrored import MirroredPairs
 from training.pairs.policy import PolicyPairs
 from training.pairs.search import search_all
+from training.pairs.two_evaluators import EVALUATORS_FILE, fit_two, load_two, save_two
 from training.settings import TrainingSettings
 from training.validation import Validation
 
@@ -104,7 +105,7 @@ def post_train(
     valid = load_slates(data / "valid", spec, like=train)
     model = begun.model().to(here.device)
     reference_sha256 = weights_sha256(begun.weights)
-    source, judge, refusal = make_source(train, valid, settings, here)
+    source, judge, refusal = make_source(train, valid, dataset, settings, folder, here)
     list_size = min(spec.list_size, int(valid.count.max()))
     all_shown = bool((valid.count <= (valid.exposed >= 0).sum(1)).all())
     post = settings.post_train
@@ -132,7 +133,11 @@ def post_train(
                 settings=made_by(settings, begun.settings),
                 stage="post_train",
                 weights=model.state_dict(),
-                data={"dataset": dataset.source, "fingerprint": dataset.fingerprint},
+                data={
+                    "dataset": dataset.source,
+                    "fingerprint": dataset.fingerprint,
+                    FACTS: facts_text(facts_of(train)),
+                },
                 parents={**begun.parents, "reference_sha256": reference_sha256},
                 scores={stage.selection: history.best_score},
             ),
@@ -147,43 +152,41 @@ def made_by(settings: TrainingSettings, begun: TrainingSettings) -> TrainingSett
 
 
 def make_source(
-    train: SlateArrays, valid: SlateArrays, settings: TrainingSettings, here: Processes
+    train: SlateArrays,
+    valid: SlateArrays,
+    dataset: Dataset,
+    settings: TrainingSettings,
+    folder: Path,
+    here: Processes,
 ) -> tuple[PairSource, Evaluator | None, str]:
-    """The settings' pair source; for policy pairs also the judge, and why it was refused or ""."""
+    """The settings' pair source; for policy pairs also the judge, and why it was refused or "".
+
+    Evaluators are kept in ``folder``, and taken from there by a run that goes on.
+    """
     pairs = settings.post_train.pairs
     if pairs.source == "exposure":
-        return ExposurePairs(pairs.alpha, pairs.gamma), None, ""
+        return ExposurePairs(pairs.alpha, pairs.gamma, pairs.examination), None, ""
     if pairs.source == "mirrored":
-        return MirroredPairs(pairs.alpha, pairs.gamma), None, ""
-    judged = share_of_users(train.user, pairs.evaluator.judge_share, "judge")
-    if judged.all() or not judged.any():
-        raise ContractError(
-            f"of {len(set(train.user))} users in train, judge_share "
-            f"{pairs.evaluator.judge_share:.2f} leaves none to label or none to judge; give "
-            "slates of more users, or take mirrored pairs"
-        )
-    fitted = []
-    for number, part in enumerate((~judged, judged)):
-        evaluator, report = fit_evaluator(
-            train.take(part.nonzero()[0]),
-            valid,
-            pairs.evaluator,
-            settings.seed + number,
-            here.device,
-        )
-        name = "labelling" if number == 0 else "judging"
+        return MirroredPairs(pairs.alpha, pairs.gamma, pairs.examination), None, ""
+    evaluator = pairs.evaluator
+    identity = stable_hash([data_identity(dataset), evaluator, settings.seed])
+    file = folder / EVALUATORS_FILE
+    two = load_two(file, train.spec, evaluator, here.device, identity)
+    if two is None:
+        two = fit_two(train, valid, evaluator, settings.seed, here.device)
+        if here.is_first:
+            save_two(file, two, identity)
+    for name, fitted in (("labelling", two.labeller), ("judging", two.judge)):
         if here.is_first:
             console.print(
-                f"{name} evaluator: held-out loss {report.loss:.5f}, by position alone "
-                f"{report.position_rate_loss:.5f} ({report.gain:+.2%})"
+                f"{name} evaluator: held-out loss {fitted.report.loss:.5f}, by position alone "
+                f"{fitted.report.position_rate_loss:.5f} ({fitted.report.gain:+.2%})"
             )
-        fitted.append((evaluator, report))
-    (labeller, report), (judge, judge_report) = fitted
     refusal = ""
-    if not (report.accepted and judge_report.accepted):
+    if not two.accepted:
         refusal = (
             "the evaluators predict held-out feedback no better than the position alone "
-            f"({report.gain:+.2%} and {judge_report.gain:+.2%}, needed "
+            f"({two.labeller.report.gain:+.2%} and {two.judge.report.gain:+.2%}, needed "
             f"{pairs.evaluator.min_gain:+.2%} and not by chance); they may not label pairs. The "
             "policy stays as it was; give more slates, or better features"
         )
@@ -191,9 +194,11 @@ def make_source(
     searched = None
     if pairs.searched and not refusal:
         with console.status("searching the evaluator's lists"):
-            searched = search_all(labeller, train, list_size, here.device)
-    source = PolicyPairs(labeller, list_size, pairs.draws, pairs.temperature, searched)
-    return source, judge, refusal
+            searched = search_all(two.labeller.evaluator, train, list_size, here.device)
+    source = PolicyPairs(
+        two.labeller.evaluator, list_size, pairs.draws, pairs.temperature, searched
+    )
+    return source, two.judge.evaluator, refusal
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from training.checkpoint import Checkpoint, data_identity, save_checkpoint, weig
 from training.command import Refused, console, exit_codes, settings_for
 from training.curves import plot_history
 from training.data.arrays import load_slates
+from training.data.facts import FACTS, facts_of, facts_text
 from training.distributed import Processes, processes
 from training.loop import History, Stage, run_stage
 from training.model.gen_reranker import GenReranker
@@ -102,7 +103,11 @@ def pretrain(
                 settings=settings,
                 stage="pretrain",
                 weights=model.state_dict(),
-                data={"dataset": dataset.source, "fingerprint": dataset.fingerprint},
+                data={
+                    "dataset": dataset.source,
+                    "fingerprint": dataset.fingerprint,
+                    FACTS: facts_text(facts_of(train)),
+                },
                 parents={"anchor": weights_sha256(model.state_dict())},
                 scores={"ndcg": history.best_score},
             ),

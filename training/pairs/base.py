@@ -49,10 +49,18 @@ def row_seeds(seed: int, epoch: int, rows: Tensor) -> Tensor:
     return (rows + 1) * 1_000_003 + epoch * 7_919 + seed * 104_729
 
 
-def sort_exposed(exposed: Tensor, utility: Tensor, alpha: float, gamma: float) -> Tensor:
-    """The shown list sorted by S_i = alpha / P_i + gamma * U_i (Eq. 7), ties as shown; [B, N]."""
+def sort_exposed(
+    exposed: Tensor, utility: Tensor, alpha: float, gamma: float, examination: float = 0.0
+) -> Tensor:
+    """The shown list sorted by S_i = alpha / P_i + gamma * U_i (Eq. 7), ties as shown; [B, N].
+
+    With ``examination`` = eta, U_i is weighted by the inverse of the propensity k^-eta that
+    position k was looked at (Joachims et al., arXiv 1608.04468): a click far down says more.
+    """
     place = torch.arange(1, exposed.size(1) + 1, device=exposed.device)
-    score = (alpha / place + gamma * utility).masked_fill(exposed < 0, -torch.inf)
+    score = (alpha / place + gamma * utility * place**examination).masked_fill(
+        exposed < 0, -torch.inf
+    )
     order = score.argsort(dim=1, descending=True, stable=True)
     return exposed.gather(1, order)
 

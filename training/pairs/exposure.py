@@ -12,10 +12,13 @@ from training.pairs.base import Pairs, different, sort_exposed
 class ExposurePairs:
     """Y_w = the exposed list sorted by S, Y_l = the exposed list; a pair where they differ."""
 
-    def __init__(self, alpha: float, gamma: float) -> None:
+    def __init__(self, alpha: float, gamma: float, examination: float = 0.0) -> None:
         self.alpha = alpha
         self.gamma = gamma
+        self.examination = examination
 
     def pairs(self, batch: Batch, policy: GenReranker, seed: Tensor) -> Pairs:
-        chosen = sort_exposed(batch.exposed, batch.utility, self.alpha, self.gamma)
+        chosen = sort_exposed(
+            batch.exposed, batch.utility, self.alpha, self.gamma, self.examination
+        )
         return Pairs(chosen, batch.exposed, different(chosen, batch.exposed))

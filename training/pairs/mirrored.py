@@ -18,14 +18,17 @@ from training.pairs.base import Pairs, different, random_keys, sort_exposed
 class MirroredPairs:
     """Y_w as in Eq. 7; Y_l the shown list sorted with the utilities of other, random items."""
 
-    def __init__(self, alpha: float, gamma: float) -> None:
+    def __init__(self, alpha: float, gamma: float, examination: float = 0.0) -> None:
         self.alpha = alpha
         self.gamma = gamma
+        self.examination = examination
 
     def pairs(self, batch: Batch, policy: GenReranker, seed: Tensor) -> Pairs:
         mirror = mirror_utility(batch.exposed, batch.utility, seed)
-        chosen = sort_exposed(batch.exposed, batch.utility, self.alpha, self.gamma)
-        rejected = sort_exposed(batch.exposed, mirror, self.alpha, self.gamma)
+        chosen, rejected = (
+            sort_exposed(batch.exposed, liked, self.alpha, self.gamma, self.examination)
+            for liked in (batch.utility, mirror)
+        )
         return Pairs(chosen, rejected, different(chosen, rejected))
 
 

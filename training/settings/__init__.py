@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -29,6 +29,8 @@ def _above(settings: Strict, low: float, *names: str) -> None:
         value = getattr(settings, name)
         _check(low < value < math.inf, f"{name} must be above {low:g}, and finite; it is {value}")
 
+
+AnySettings = TypeVar("AnySettings", bound=Strict)
 
 #: Width of a feature's vector in the pairwise term.
 PAIR_WIDTH = 16
@@ -162,7 +164,10 @@ class PairSettings(Strict, kw_only=True, frozen=True):
         source: ``exposure`` is Eq. 7 (winner: the shown list sorted by S, loser: as shown);
             ``mirrored`` has as loser the list sorted with as many random items in the place of
             those with feedback; ``policy`` draws lists from the policy and an evaluator ranks them.
-        alpha, gamma: S_i = alpha / P_i + gamma * U_i (Eq. 7).
+        alpha, gamma: S_i = alpha / P_i + gamma * U_i (Eq. 7), for the pairs of shown lists.
+        examination: eta of k^-eta, the propensity that position k was looked at; U_i is weighted
+            by its inverse (training/pairs/examination.py). 0 takes feedback as it is. Policy
+            pairs need none: their evaluator knows the position.
         draws, temperature: lists drawn for each request, and how freely (``policy``).
         searched: whether the list that the evaluator would build is among them: the policy's own
             draws seldom hold the best of what the evaluator knows.
@@ -171,13 +176,14 @@ class PairSettings(Strict, kw_only=True, frozen=True):
     source: Literal["exposure", "mirrored", "policy"] = "policy"
     alpha: float = 1.0
     gamma: float = 1.0
+    examination: float = 0.0
     draws: int = 3
     temperature: float = 1.0
     searched: bool = True
     evaluator: EvaluatorSettings = EvaluatorSettings()
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "alpha", "gamma")
+        _at_least(self, 0, "alpha", "gamma", "examination")
         # A slate's draws have 64 seeds of their own; at temperature 0 all draws are one list.
         _check(1 <= self.draws < 64, f"draws is {self.draws}; allowed: 1 to 63")
         _above(self, 0, "temperature")
@@ -229,7 +235,7 @@ def read_settings(path: str | Path) -> TrainingSettings:
     return read_yaml(path, TrainingSettings)
 
 
-def override(settings: TrainingSettings, changes: dict[str, object]) -> TrainingSettings:
+def override(settings: AnySettings, changes: dict[str, object]) -> AnySettings:
     """A copy with dotted fields replaced, e.g. ``{"post_train.beta": 1.0}``.
 
     Raises:
@@ -247,4 +253,4 @@ def override(settings: TrainingSettings, changes: dict[str, object]) -> Training
             if depth < len(parents):
                 node = node[name]
         node[leaf] = value
-    return msgspec.convert(plain, TrainingSettings, strict=False)
+    return msgspec.convert(plain, type(settings), strict=False)

@@ -106,6 +106,7 @@ def write_dataset(
     *,
     force: bool = False,
     shuffle: int | None = None,
+    fit: bool = True,
     progress: Callable[[int], None] = lambda _: None,
     stage: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
@@ -114,6 +115,8 @@ def write_dataset(
     Args:
         force: replace what is there, if this function made it.
         shuffle: seed to permute the feedback of train and valid with; None leaves it.
+        fit: whether the source's spec is a draft to fit on train; a model that is trained further
+            keeps the spec that it has.
         progress: told the number of slates written so far, now and then.
         stage: told what is being done, before work that takes a while.
 
@@ -127,7 +130,7 @@ def write_dataset(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     try:
-        dataset = _build(source, building, shuffle, progress, Tally(stage))
+        dataset = _build(source, building, shuffle, fit, progress, Tally(stage))
         _sync(building)
         _put(building, out)
     finally:
@@ -155,10 +158,11 @@ def _build(
     source: Source,
     folder: Path,
     shuffle: int | None,
+    fit: bool,
     progress: Callable[[int], None],
     tally: Tally,
 ) -> Dataset:
-    fitter = SpecFitter(source.spec)
+    fitter = SpecFitter(source.spec) if fit else None
     writers = {
         split: SplitWriter(folder, split, source.spec, fitter if split == "train" else None)
         for split in SPLITS
@@ -173,7 +177,7 @@ def _build(
         reasons = ", ".join(f"{why} {n}" for why, n in tally.dropped.most_common())
         raise SourceError(f"no list is left to train on; dropped: {reasons or 'nothing'}")
     tally.stage("finishing")
-    spec = fitter.spec()
+    spec = source.spec if fitter is None else fitter.spec()
     for counts in splits.values():
         for name in counts.files:
             _stamp(folder / name, spec)

@@ -1,0 +1,88 @@
+"""What an evaluator expects of every candidate as the next item of a growing list.
+
+What an item earns depends on the items before it only, so each step costs one token a candidate:
+keys and values of the list so far are kept.
+
+Axes: B requests, M candidates, N list positions, K items so far, C categorical columns, D width,
+A attention heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from training.data.batch import Batch
+from training.model.layers import EncoderLayer
+from training.pairs.evaluator import Evaluator, window_shares
+
+
+class NextItems:
+    """A list for each request of a batch, and an evaluator's view of what may come next."""
+
+    def __init__(self, evaluator: Evaluator, batch: Batch) -> None:
+        self._evaluator = evaluator
+        self._batch = batch
+        self._own_BMD = evaluator.items(batch)
+        self._rows = torch.arange(batch.size, device=self._own_BMD.device)
+        self._lists_BK = self._rows.new_zeros((batch.size, 0))
+        self._caches: list[tuple[Tensor, Tensor]] = []
+        self._rivals: list[tuple[Tensor, Tensor]] = []
+
+    def scores(self) -> Tensor:
+        """Logit (binary utility) or value of each candidate at the next position [B, M]."""
+        place = torch.tensor([self._lists_BK.size(1)], device=self._rows.device)
+        repeats = _repeats(self._batch.item_cat, self._lists_BK)
+        x_BMD = self._evaluator.enter(self._own_BMD, place, repeats)
+        self._rivals = []
+        for index, layer in enumerate(self._evaluator.layers):
+            cache = self._caches[index] if self._caches else None
+            x_BMD, key, value = _next_token(layer, x_BMD, cache)  # type: ignore[arg-type]
+            self._rivals.append((key, value))
+        return self._evaluator.leave(self._own_BMD, x_BMD, place)
+
+    def take(self, item_B: Tensor) -> None:
+        """Put an item at the position that was scored last; -1 once a list has ended."""
+        index_B = item_B.clamp(min=0)
+        chosen = [
+            (key[self._rows, :, index_B].unsqueeze(2), value[self._rows, :, index_B].unsqueeze(2))
+            for key, value in self._rivals
+        ]
+        if self._caches:
+            chosen = [
+                (torch.cat([old[0], new[0]], dim=2), torch.cat([old[1], new[1]], dim=2))
+                for old, new in zip(self._caches, chosen)
+            ]
+        self._caches = chosen
+        self._lists_BK = torch.cat([self._lists_BK, item_B.unsqueeze(1)], dim=1)
+
+
+def _next_token(
+    layer: EncoderLayer, x_BMD: Tensor, cache: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One causal block where each of the M tokens is a rival for the next position.
+
+    A rival sees the list so far and itself, not the other rivals. Returns its output and its own
+    key and value [B, A, M, D / A].
+    """
+    attention = layer.attention
+    key, value = attention.project(x_BMD)
+    query = attention.heads_of(attention.query(x_BMD))
+    scale = query.size(-1) ** -0.5
+    score = (query * key).sum(-1, keepdim=True) * scale
+    if cache is None:
+        seen = value
+    else:
+        past = query @ cache[0].transpose(2, 3) * scale
+        weight = torch.cat([past, score], dim=-1).softmax(-1)
+        seen = weight[..., :-1] @ cache[1] + weight[..., -1:] * value
+    return layer.after_attention(x_BMD, attention.join(seen)), key, value
+
+
+def _repeats(item_cat_BMC: Tensor, lists_BK: Tensor) -> Tensor:
+    """``repeated_categories`` of every candidate if it came next [B, M, C * W]."""
+    index = lists_BK.clamp(min=0).unsqueeze(-1).expand(-1, -1, item_cat_BMC.size(-1))
+    rows_BKC = item_cat_BMC.gather(1, index)
+    same = (item_cat_BMC.unsqueeze(2) == rows_BKC.unsqueeze(1)).float()  # [B, M, K, C]
+    back = torch.arange(lists_BK.size(1), 0, -1, device=lists_BK.device)
+    return window_shares(same, back.unsqueeze(0).expand(item_cat_BMC.size(1), -1))
