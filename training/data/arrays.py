@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
@@ -29,10 +30,12 @@ from training.data.columns import (
     check_types,
     encode_group,
     feedback_values,
+    log_probs,
     whole,
 )
 
 Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,9 @@ class SlateArrays:
     """Every slate of a split; see Batch for the arrays. ``user`` and ``time`` are for grouping.
 
     ``utility_scale`` is the median of a continuous utility's positive values in the split that
-    it was taken from.
+    it was taken from. For off-policy evaluation: ``log_prob`` [S, N] of each shown choice (NaN
+    after the end, and in slates without any), ``temperature`` [S] (0 where it is not known) and
+    ``fallback`` [S] ("" where the policy's own list was shown), as in contracts.slates.Slate.
     """
 
     spec: FeatureSpec
@@ -56,6 +61,9 @@ class SlateArrays:
     time: Int64
     items: npt.NDArray[np.object_]
     utility_scale: float
+    log_prob: Float64
+    temperature: Float64
+    fallback: npt.NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.count)
@@ -194,6 +202,9 @@ def encode_table(table: pa.Table, spec: FeatureSpec) -> SlateArrays:
         time=table["time"].to_numpy(),
         items=items.pad(names, ""),
         utility_scale=_utility_scale(feedback, spec),
+        log_prob=exposed.pad(log_probs(table, exposed), np.nan),
+        temperature=pc.fill_null(whole(table["temperature"]), 0.0).to_numpy(),
+        fallback=np.array(pc.fill_null(whole(table["fallback"]), "").to_pylist(), object),
     )
 
 

@@ -79,6 +79,13 @@ def feedback_values(table: pa.Table, name: str, exposed: ListColumn) -> npt.NDAr
     return values
 
 
+def log_probs(table: pa.Table, exposed: ListColumn) -> npt.NDArray[np.float64]:
+    """Flat log-probabilities of the shown choices as they stand, NaN where there are none."""
+    flat = aligned(table, "log_prob", exposed, "shown items")
+    values: npt.NDArray[np.float64] = flat.to_numpy(zero_copy_only=False).astype(np.float64)
+    return values
+
+
 def check_types(file: Path, table: pa.Table, schema: pa.Schema) -> None:
     """Raise ContractError for a column of another type, or without a value where one must be."""
     for field in schema:
