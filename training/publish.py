@@ -1,7 +1,8 @@
 """Publish exported engines as the next release of the model repository.
 
 Checks the engines and their gates, builds the release aside and gives it its name (r0001, r0002,
-...) in one rename. An existing release is never touched.
+...) in one rename. An existing release is never touched. The first release of a folder becomes the
+champion, from which refreshes start; a later one only with --champion.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from training.command import BAD_INPUT, REFUSED, console, errors
 from training.release.publishing import GateRefusedError, publish
 from training.release.release_names import PublishError
 from training.release.serving_settings import ServingSettings
+from training.release.store import ReleaseStore
 
 EXAMPLES = """
 Examples:
@@ -23,6 +25,8 @@ Examples:
   python training/publish.py --engines runs/kuairand/engines --out releases/
 
   python training/publish.py --engines runs/demo/engines --serving serving.yaml
+
+  python training/publish.py --engines runs/demo/engines --champion
 """
 
 
@@ -32,6 +36,9 @@ def main(
     serving: Annotated[
         Path | None, typer.Option(help="YAML with batch size, instances, threads, warm-up.")
     ] = None,
+    champion: Annotated[
+        bool, typer.Option("--champion", help="Make it the champion, whichever is it now.")
+    ] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for another publisher.")] = 60.0,
 ) -> None:
     try:
@@ -40,13 +47,20 @@ def main(
             release = publish(
                 engines, out, settings, wait_s=wait, on_step=lambda step: status.update(step)
             )
+        console.print(f"published [bold]{release.name}[/bold] in {release}")
+        store = ReleaseStore(out, wait)
+        if champion:
+            store.set_champion(release.name, "published as the champion")
     except GateRefusedError as error:
         _say("refused", error)
         raise typer.Exit(REFUSED) from None
     except (ContractError, PublishError) as error:
         _say("error", error)
         raise typer.Exit(BAD_INPUT) from None
-    console.print(f"published [bold]{release.name}[/bold] in {release}")
+    try:
+        console.print(f"the champion is {store.record().release}")
+    except ContractError as error:  # a folder of releases from before there were champions
+        errors.print(f"note: {error}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _say(what: str, error: Exception) -> None:

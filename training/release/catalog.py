@@ -36,8 +36,8 @@ def release_path(releases: Path, name: str) -> Path:
 
 
 def _instead(releases: Path, name: str) -> str:
-    if pruned_file(releases, name).exists():
-        return " any more: it was pruned"
+    if (kept := pruned_file(releases, name)).exists():
+        return f" any more: it was pruned; its manifest is {kept}"
     there = release_names(releases)
     return f"; the newest is {there[-1]}" if there else "; publish one (training/publish.py)"
 
