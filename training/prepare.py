@@ -74,7 +74,7 @@ def prepare(
     ] = None,
     world: Annotated[
         Optional[str],
-        typer.Option(help="Simulator: noisy (the default), strong, or a YAML file of settings."),
+        typer.Option(help="Simulator: noisy (the default), strong, fickle, or a YAML of settings."),
     ] = None,
     earlier_until: Annotated[
         Optional[str], typer.Option(help="KuaiRand without sequences: what trains the ranker.")

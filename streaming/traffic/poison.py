@@ -37,6 +37,7 @@ def poisoned(
         return {kind: values[places] for kind, values in acts.items()}
     nothing = np.zeros(size)
     if poison is Poison.inverted:
-        return {kind: 1 - (values > 0) if KINDS[kind] else nothing for kind, values in acts.items()}
+        opposite = {kind: (values == 0).astype(np.float64) for kind, values in acts.items()}
+        return {kind: opposite[kind] if KINDS[kind] else nothing for kind in acts}
     clicks = (rng.random(size) < BOT_CLICK_RATE).astype(np.float64)
     return {kind: clicks if kind == "click" else nothing for kind in acts}

@@ -192,7 +192,11 @@ def test_ids_map_back_and_strangers_are_refused(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("name", "relevance", "oracle"),
-    [("strong", (0.03, 0.06), (0.15, 0.25)), ("noisy", (0.08, 0.25), (0.20, 0.40))],
+    [
+        ("strong", (0.03, 0.06), (0.15, 0.25)),
+        ("noisy", (0.08, 0.25), (0.20, 0.40)),
+        ("fickle", (0.15, 0.35), (0.25, 0.45)),
+    ],
 )
 def test_presets_have_the_headroom_that_the_docs_promise(
     name: str, relevance: tuple[float, float], oracle: tuple[float, float]

@@ -1,7 +1,7 @@
 """What a simulated world is made of, and the named worlds.
 
-The two presets differ in how good the order is that the reranker receives (``given_noise``) and in
-how much items tire the eye (``fatigue``); docs/data.md gives their measured headroom.
+The presets differ in how good the order is that the reranker receives (``given_noise``) and in how
+much items tire the eye (``fatigue``); docs/data.md gives their measured headroom.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class WorldSettings(Strict, kw_only=True, frozen=True):
             raise ValueError(f"fatigue_window is {self.fatigue_window}; allowed: 0 or more")
 
 
-#: Worlds by name: a poor given order with much fatigue, and a good one with less.
+#: Worlds by name: a poor given order with much fatigue, and a good one with less; and one of few
+#: segments with strong tastes that the given order hardly knows. Features show them, so that what
+#: a policy has learned of them is most of its gain, and what drift takes away.
 PRESETS = {
     "noisy": WorldSettings(
         item_spread=0.7, retrieval=2.0, given_noise=1.5, logging_temperature=0.5, fatigue=0.8
@@ -101,5 +103,17 @@ PRESETS = {
         given_noise=0.45,
         logging_temperature=0.4,
         fatigue=0.55,
+    ),
+    "fickle": WorldSettings(
+        categories=12,
+        segments=4,
+        item_spread=0.3,
+        taste_spread=0.2,
+        scale=4.0,
+        bias=-2.0,
+        retrieval=1.0,
+        given_noise=2.5,
+        logging_temperature=0.5,
+        fatigue=0.4,
     ),
 }
