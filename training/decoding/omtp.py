@@ -5,10 +5,13 @@ Axes: B batch, M candidates, n list size, H heads, D width.
 
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 
 from training.decoding.choice import block, choose
+from training.decoding.rules import Rules, placed, restrict
 from training.model.decoder import Decoder
 from training.model.layers import causal_mask
 
@@ -29,13 +32,19 @@ class OmtpDecode(nn.Module):
             raise ValueError(f"block is {self.block}; allowed: 1 to {decoder.heads} (H)")
 
     def forward(
-        self, z_BMZ: Tensor, prior_BM: Tensor, temperature_B1: Tensor, seed_B1: Tensor
+        self,
+        z_BMZ: Tensor,
+        prior_BM: Tensor,
+        temperature_B1: Tensor,
+        seed_B1: Tensor,
+        rules: Optional[Rules] = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Decode a list for each row.
 
         Args:
             z_BMZ, prior_BM: of the encoder.
             temperature_B1: float32; 0 is greedy. seed_B1: int64; read where temperature > 0.
+            rules: of ``make_rules``; log_prob is then under the policy within the rules.
 
         Returns:
             order int32 [B, n] (candidate indices, -1 once all are shown), log_prob float32
@@ -62,8 +71,12 @@ class OmtpDecode(nn.Module):
             logits_BHM = queries_BHD @ z_BMD.transpose(1, 2)
             first = len(orders)
             for head in range(min(self.block, self.list_size - first)):
+                scores_BM = logits_BHM[:, head] + bias_BM + pair_BM
+                place_B1 = torch.full([batch, 1], first + head, device=z_BMD.device)
+                if rules is not None:
+                    scores_BM = restrict(scores_BM, place_B1, rules)
                 item, log_prob = choose(
-                    logits_BHM[:, head] + bias_BM + pair_BM,
+                    scores_BM,
                     temperature_B1,
                     seed_B1,
                     first + head,
@@ -71,6 +84,8 @@ class OmtpDecode(nn.Module):
                 )
                 bias_BM = block(bias_BM, item)
                 pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item)
+                if rules is not None:
+                    rules = placed(rules, place_B1, item)
                 orders.append(item)
                 log_probs.append(log_prob)
             place = torch.arange(first + 1, len(orders) + 1, device=z_BMD.device)
