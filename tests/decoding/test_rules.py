@@ -15,6 +15,7 @@ from tests.model.tiny import cold, lively_model, random_batch
 from training.decoding.choice import block, choose
 from training.decoding.omtp import OmtpDecode
 from training.decoding.rules import make_rules, placed, relaxed, restrict
+from training.decoding.verified import VerifiedDecode
 
 
 @dataclass(frozen=True)
@@ -217,3 +218,8 @@ def test_the_model_decodes_within_the_rules(
         assert len(set(shown)) == len(shown) == case.length
         assert all(shown[place] == item for place, item in kept_pins(case).items())
         assert reports[row][1] == violations(case, shown)
+    if temperature == 0:
+        exact = OmtpDecode(model.decoder, 6, 1)(z, prior, *heat, rules)
+        verified = VerifiedDecode(model.decoder, 6)(z, prior, *heat, rules)
+        assert torch.equal(verified[0], exact[0])
+        torch.testing.assert_close(verified[1], exact[1], atol=1e-4, rtol=1e-3)

@@ -9,10 +9,13 @@ Axes: B batch, M candidates, n list size, H heads, S cached tokens.
 
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 
 from training.decoding.choice import block, choose
+from training.decoding.rules import Rules, placed, restrict
 from training.model.decoder import Decoder
 from training.model.layers import block_where, causal_mask
 
@@ -26,7 +29,12 @@ class VerifiedDecode(nn.Module):
         self.list_size = list_size
 
     def forward(
-        self, z_BMZ: Tensor, prior_BM: Tensor, temperature_B1: Tensor, seed_B1: Tensor
+        self,
+        z_BMZ: Tensor,
+        prior_BM: Tensor,
+        temperature_B1: Tensor,
+        seed_B1: Tensor,
+        rules: Optional[Rules] = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As OmtpDecode.forward; verification is of greedy choices: temperatures are refused."""
         if bool((temperature_B1 > 0).any()):
@@ -52,13 +60,17 @@ class VerifiedDecode(nn.Module):
         bias_BM = prior_BM
         pair_BM = torch.zeros_like(prior_BM)
         while True:
-            draft_BH, log_prob_B = self._draft(state_BD, z_BMD, e_BMR, f_BMR, bias_BM, pair_BM)
+            draft_BH, log_prob_B = self._draft(
+                state_BD, z_BMD, e_BMR, f_BMR, bias_BM, pair_BM, settled.unsqueeze(1), rules
+            )
             # The first of the draft is head 1's own choice: settled without a further pass.
             slot = settled.clamp(max=n)
             order[rows, slot] = draft_BH[:, 0]
             log_probs[rows, slot] = log_prob_B
             bias_BM = block(bias_BM, draft_BH[:, 0])
             pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, draft_BH[:, 0])
+            if rules is not None:
+                rules = placed(rules, settled.unsqueeze(1), draft_BH[:, 0])
             settled = settled + 1
             active = settled < n
             if not bool(active.any()):
@@ -84,9 +96,10 @@ class VerifiedDecode(nn.Module):
             agreed = torch.zeros([batch], dtype=torch.long, device=device)
             agrees = torch.ones([batch], dtype=torch.bool, device=device)
             for j in range(heads - 1):
-                item, log_prob = choose(
-                    logits_BHM[:, j] + bias_BM + pair_BM, temperature_B1, seed_B1, 0, False
-                )
+                scores = logits_BHM[:, j] + bias_BM + pair_BM
+                if rules is not None:
+                    scores = restrict(scores, (settled + j).unsqueeze(1), rules)
+                item, log_prob = choose(scores, temperature_B1, seed_B1, 0, False)
                 agrees = agrees & (item == draft_BH[:, j + 1])
                 # Where the draft was wrong, `item` becomes the first of the next draft below.
                 slot = torch.where(agrees, settled + j, n).clamp(max=n)
@@ -95,6 +108,9 @@ class VerifiedDecode(nn.Module):
                 bias_BM = torch.where(agrees.unsqueeze(1), block(bias_BM, item), bias_BM)
                 moved_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item)
                 pair_BM = torch.where(agrees.unsqueeze(1), moved_BM, pair_BM)
+                if rules is not None:
+                    kept = torch.where(agrees, item, torch.full_like(item, -1))
+                    rules = placed(rules, (settled + j).unsqueeze(1), kept)
                 agreed = agreed + agrees.long()
             settled = settled + agreed
             state_BD = h_BTD[rows, agreed]
@@ -109,6 +125,8 @@ class VerifiedDecode(nn.Module):
         f_BMR: Tensor,
         bias_BM: Tensor,
         pair_BM: Tensor,
+        place_B1: Tensor,
+        rules: Optional[Rules],
     ) -> tuple[Tensor, Tensor]:
         """What the H heads choose [B, H], each masking those before; head 1's log-probability."""
         queries_BHD = self.decoder.queries(state_BD.unsqueeze(1))[:, 0]
@@ -118,10 +136,14 @@ class VerifiedDecode(nn.Module):
         first = torch.zeros([state_BD.size(0)], device=z_BMD.device)
         for head in range(self.decoder.heads):
             scores = logits_BHM[:, head] + bias_BM + pair_BM
+            if rules is not None:
+                scores = restrict(scores, place_B1 + head, rules)
             item, log_prob = choose(scores, greedy, greedy.long(), 0, False)
             if head == 0:
                 first = log_prob
             bias_BM = block(bias_BM, item)
             pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item)
+            if rules is not None:
+                rules = placed(rules, place_B1 + head, item)
             items.append(item)
         return torch.stack(items, dim=1), first
