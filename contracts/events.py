@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Literal, TypeVar, Union
 
 import msgspec
 
@@ -24,15 +24,22 @@ EXPOSURES, FEEDBACK, DEAD_LETTERS = "gref.exposures", "gref.feedback", "gref.dea
 MAX_EVENT_BYTES = 1 << 20
 
 #: Times are ms since the epoch; ids are what the ranking server calls things.
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+MAX_ID = 256
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
+Index = Annotated[int, msgspec.Meta(ge=0, lt=MAX_CANDIDATES)]
+Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 
 class Exposure(Strict, kw_only=True, frozen=True, tag_field="type", tag="exposure"):
     """A list was shown: a slate without its feedback (fields as in ``contracts.slates.Slate``).
 
     Attributes:
+        candidates: each item once; feedback names items.
+        exposed: the shown candidates by index, from 0, in the order of exposure.
+        log_prob: natural log-probability of each exposed choice; null where no policy chose.
+        temperature, seed: exploration settings of the decode; temperature 0 is greedy.
         fallback: why the given order was shown in place of the release's list; "" if it was not.
         feature_spec_sha256: the spec under which the features were encoded; "" if unknown.
     """
@@ -42,7 +49,7 @@ class Exposure(Strict, kw_only=True, frozen=True, tag_field="type", tag="exposur
     user: Id
     time: Time
     candidates: Annotated[tuple[Candidate, ...], msgspec.Meta(max_length=MAX_CANDIDATES)]
-    exposed: Annotated[tuple[int, ...], msgspec.Meta(min_length=1, max_length=MAX_LIST)]
+    exposed: Annotated[tuple[Index, ...], msgspec.Meta(min_length=1, max_length=MAX_LIST)]
     user_features: dict[str, Scalar] = msgspec.field(default_factory=dict)
     surface: Name = ""
     release: Name = ""
@@ -50,21 +57,25 @@ class Exposure(Strict, kw_only=True, frozen=True, tag_field="type", tag="exposur
     fallback: Name = ""
     log_prob: Annotated[tuple[float, ...], msgspec.Meta(max_length=MAX_LIST)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    seed: int = 0
+    seed: Int64 = 0
     feature_spec_sha256: Name = ""
 
     def __post_init__(self) -> None:
         m = len(self.candidates)
+        if not self.exposed:
+            raise ValueError("exposed is empty; a list that shows nothing is no exposure")
         if len(set(self.exposed)) != len(self.exposed):
             raise ValueError("exposed names a candidate twice")
         if not 0 <= min(self.exposed) <= max(self.exposed) < m:
             raise ValueError(f"exposed holds an index outside 0 to {m - 1}")
         if len({candidate.item for candidate in self.candidates}) != m:
             raise ValueError("candidates hold an item twice; feedback could not be told apart")
+        if not all(0 < len(candidate.item) <= MAX_ID for candidate in self.candidates):
+            raise ValueError(
+                f"an item's id is empty or longer than {MAX_ID}; no feedback could name it"
+            )
         if self.log_prob is not None and len(self.log_prob) != len(self.exposed):
             raise ValueError("log_prob and exposed differ in length")
-        if not -(1 << 63) <= self.seed < 1 << 63:
-            raise ValueError("seed does not fit into 64 bits")
 
 
 class FeedbackEvent(Strict, kw_only=True, frozen=True, tag_field="type", tag="feedback"):
@@ -92,8 +103,8 @@ class FeedbackEvent(Strict, kw_only=True, frozen=True, tag_field="type", tag="fe
 Event = Union[Exposure, FeedbackEvent]
 
 _encoder = msgspec.json.Encoder()
-_exposures = msgspec.json.Decoder(Exposure)
-_feedback = msgspec.json.Decoder(FeedbackEvent)
+_decoder = msgspec.json.Decoder(Event)  # of both: a decoder of one would not ask for the type
+_EventT = TypeVar("_EventT", Exposure, FeedbackEvent)
 
 
 def encode_event(event: Event) -> bytes:
@@ -109,23 +120,25 @@ def encode_event(event: Event) -> bytes:
 
 def decode_exposure(raw: bytes) -> Exposure:
     """An exposure from JSON; raises ContractError that names the field and the cause."""
-    decoded: Exposure = _decode(_exposures, raw)
-    return decoded
+    return _decode(Exposure, raw)
 
 
 def decode_feedback(raw: bytes) -> FeedbackEvent:
     """A feedback event from JSON; raises ContractError that names the field and the cause."""
-    decoded: FeedbackEvent = _decode(_feedback, raw)
-    return decoded
+    return _decode(FeedbackEvent, raw)
 
 
-def _decode(decoder: Any, raw: bytes) -> Any:
+def _decode(kind: type[_EventT], raw: bytes) -> _EventT:
     if len(raw) > MAX_EVENT_BYTES:
         raise ContractError(f"{len(raw):,} bytes; allowed: {MAX_EVENT_BYTES:,}")
     try:
-        return decoder.decode(raw)
+        event = _decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ContractError(f"not a valid event: {error}") from error
+    if not isinstance(event, kind):
+        names = [one.__struct_config__.tag for one in (type(event), kind)]
+        raise ContractError(f"type is {names[0]}; allowed on this topic: {names[1]}")
+    return event
 
 
 def latest(one: FeedbackEvent, other: FeedbackEvent) -> FeedbackEvent:
