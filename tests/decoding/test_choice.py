@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from training.decoding.choice import _mix, block, choose, gumbel
+from training.decoding.choice import _mix, block, choose, gumbel, gumbel_lists
 from training.model.layers import BLOCKED
 
 MASK = (1 << 64) - 1
@@ -75,6 +75,13 @@ def test_noise_depends_on_seed_step_and_candidate_alone(
     assert torch.equal(among[1:2, :candidates], alone)
 
 
+@given(int64, st.integers(1, 12), st.integers(1, 40))
+def test_noise_of_a_list_is_that_of_its_steps(seed: int, places: int, candidates: int) -> None:
+    seeds = torch.tensor([[seed], [3]])
+    steps = [gumbel(seeds, step, candidates) for step in range(places)]
+    assert torch.equal(gumbel_lists(seeds, places, candidates), torch.stack(steps, 1))
+
+
 def test_noise_has_no_infinite_value_at_the_ends_of_the_generator(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -95,7 +102,7 @@ def test_greedy_takes_the_best_free_candidate(values: list[float], data: st.Data
     free = data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values)))
     row = torch.tensor([[v if ok else v + BLOCKED for v, ok in zip(values, free)]])
     cold = torch.zeros(1, 1)
-    item, log_prob = choose(row, cold, cold.long(), 0, False)
+    item, log_prob = choose(row, cold)
     allowed = [(v, -i) for i, (v, ok) in enumerate(zip(values, free)) if ok]
     if not allowed:
         assert (int(item), float(log_prob)) == (-1, 0.0)
@@ -118,7 +125,8 @@ def test_sampling_at_any_temperature_takes_a_free_candidate(
     """However odd the temperature: never a chosen or padded item, never a hole, never NaN."""
     free = data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values)))
     row = torch.tensor([[v if ok else v + BLOCKED for v, ok in zip(values, free)]])
-    item, log_prob = choose(row, torch.tensor([[temperature]]), torch.tensor([[seed]]), 0, True)
+    noise = gumbel(torch.tensor([[seed]]), 0, len(values))
+    item, log_prob = choose(row, torch.tensor([[temperature]]), noise)
     if not any(free):
         assert (int(item), float(log_prob)) == (-1, 0.0)
         return
@@ -132,7 +140,9 @@ def test_sampling_at_any_temperature_takes_a_free_candidate(
 def test_log_prob_of_a_draw_is_under_its_temperature(values: list[float], seed: int) -> None:
     temperature = 2.5
     item, log_prob = choose(
-        torch.tensor([values]), torch.tensor([[temperature]]), torch.tensor([[seed]]), 1, True
+        torch.tensor([values]),
+        torch.tensor([[temperature]]),
+        gumbel(torch.tensor([[seed]]), 1, len(values)),
     )
     scaled = [v / temperature for v in values]
     expected = scaled[int(item)] - math.log(sum(map(math.exp, scaled)))
@@ -143,7 +153,7 @@ def test_rows_of_one_batch_may_be_greedy_and_sampled() -> None:
     row = torch.tensor([[0.0, 0.2, 0.1]]).expand(4000, 3)
     heat = torch.zeros(4000, 1)
     heat[2000:] = 1.0
-    item, log_prob = choose(row, heat, torch.arange(4000).unsqueeze(1), 0, True)
+    item, log_prob = choose(row, heat, gumbel(torch.arange(4000).unsqueeze(1), 0, 3))
     assert (item[:2000] == 1).all()
     assert set(item[2000:].tolist()) == {0, 1, 2}
     torch.testing.assert_close(log_prob, row.log_softmax(1).gather(1, item.unsqueeze(1))[:, 0])

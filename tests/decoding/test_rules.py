@@ -115,7 +115,7 @@ def tensor_decode(batch: list[Case]) -> tuple[list[list[int]], list[list[int]], 
     for place in range(n):
         where = torch.full([len(batch), 1], place)
         allowed = restrict(scores[place] + bias, where, rules)
-        item, log_prob = choose(allowed, greedy, greedy.long(), place, False)
+        item, log_prob = choose(allowed, greedy)
         bias, rules = block(bias, item), placed(rules, where, item)
         items.append(item)
         log_probs.append(log_prob)

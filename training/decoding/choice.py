@@ -5,6 +5,8 @@ Axes: B batch, M candidates.
 
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
 from torch import Tensor
 
@@ -24,35 +26,45 @@ def gumbel(seed_B1: Tensor, step: int, candidates: int) -> Tensor:
     Counter-based, so a request's draw is the same alone, in any batch and in any padding.
     """
     index = torch.arange(candidates, device=seed_B1.device) + step * 4096 + 1
-    bits = _mix(_mix(seed_B1) + index * -7046029254386353131)
+    return _gumbel(_mix(seed_B1) + index * -7046029254386353131)
+
+
+def gumbel_lists(seed_B1: Tensor, list_size: int, candidates: int) -> Tensor:
+    """The noise of every position [B, N, M]: at [:, step] that of ``gumbel``."""
+    step_N1 = torch.arange(list_size, device=seed_B1.device).unsqueeze(1)
+    index_NM = torch.arange(candidates, device=seed_B1.device) + step_N1 * 4096 + 1
+    return _gumbel(_mix(seed_B1).unsqueeze(2) + index_NM * -7046029254386353131)
+
+
+def _gumbel(counter: Tensor) -> Tensor:
+    bits = _mix(counter)
     # 52 bits: adding one half is then exact, so that neither 0 nor 1 can come out.
     uniform = (((bits >> 12) & 0xFFFFFFFFFFFFF).double() + 0.5) / 4503599627370496.0
     return -torch.log(-torch.log(uniform)).float()
 
 
 def choose(
-    scores_BM: Tensor, temperature_B1: Tensor, seed_B1: Tensor, step: int, sampling: bool
+    scores_BM: Tensor, temperature_B1: Tensor, noise_BM: Optional[Tensor] = None
 ) -> tuple[Tensor, Tensor]:
     """Pick a candidate for each row.
 
     Args:
         scores_BM: logits, BLOCKED (or less) where a candidate may not be chosen.
         temperature_B1: 0 is greedy; above 0 draws from softmax(scores / temperature).
-        sampling: whether any temperature is above 0.
+        noise_BM: Gumbel noise, where any temperature is above 0.
 
     Returns:
         item int64 [B], -1 where nothing is free; log_prob [B], under the temperature where one is
         set, 0 where nothing is free.
     """
-    if sampling:
+    if noise_BM is not None:
         warm = temperature_B1 > 0
         heat = torch.where(warm, temperature_B1, torch.ones_like(temperature_B1))
         # Below the best one, and blocked again: no temperature can overflow the best score, or
         # bring a blocked candidate near the free ones.
         below = scores_BM - scores_BM.amax(dim=1, keepdim=True)
         scaled = block_where(below / heat.clamp(min=1e-30), ~is_free(scores_BM))
-        noise = gumbel(seed_B1, step, scores_BM.size(1))
-        item = torch.where(warm, scaled + noise, scaled).argmax(dim=1, keepdim=True)
+        item = torch.where(warm, scaled + noise_BM, scaled).argmax(dim=1, keepdim=True)
     else:
         scaled = scores_BM
         item = scores_BM.argmax(dim=1, keepdim=True)

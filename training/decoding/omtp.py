@@ -10,7 +10,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-from training.decoding.choice import block, choose
+from training.decoding.choice import block, choose, gumbel_lists
 from training.decoding.rules import Rules, placed, restrict
 from training.model.decoder import Decoder
 from training.model.layers import causal_mask
@@ -50,9 +50,22 @@ class OmtpDecode(nn.Module):
             order int32 [B, n] (candidate indices, -1 once all are shown), log_prob float32
             [B, n] (0 there), passes int32 [B, 1].
         """
+        noise_BNM: Optional[Tensor] = None
+        if bool((temperature_B1 > 0).any()):
+            noise_BNM = gumbel_lists(seed_B1, self.list_size, z_BMZ.size(1))
+        return self.lists(z_BMZ, prior_BM, temperature_B1, noise_BNM, rules)
+
+    def lists(
+        self,
+        z_BMZ: Tensor,
+        prior_BM: Tensor,
+        temperature_B1: Tensor,
+        noise_BNM: Optional[Tensor],
+        rules: Optional[Rules],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``forward`` with the noise given, None for greedy: no step depends on the data."""
         z_BMD, e_BMR, f_BMR = self.decoder.split(z_BMZ)
         batch = z_BMD.size(0)
-        sampling = bool((temperature_B1 > 0).any())
         memory = self.decoder.memory(z_BMD)
         cache = self.decoder.empty_cache(z_BMD)
         x_BTD = self.decoder.first(batch)
@@ -75,13 +88,10 @@ class OmtpDecode(nn.Module):
                 place_B1 = torch.full([batch, 1], first + head, device=z_BMD.device)
                 if rules is not None:
                     scores_BM = restrict(scores_BM, place_B1, rules)
-                item, log_prob = choose(
-                    scores_BM,
-                    temperature_B1,
-                    seed_B1,
-                    first + head,
-                    sampling,
-                )
+                noise_BM: Optional[Tensor] = None
+                if noise_BNM is not None:
+                    noise_BM = noise_BNM[:, first + head]
+                item, log_prob = choose(scores_BM, temperature_B1, noise_BM)
                 bias_BM = block(bias_BM, item)
                 pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item)
                 if rules is not None:

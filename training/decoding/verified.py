@@ -99,7 +99,7 @@ class VerifiedDecode(nn.Module):
                 scores = logits_BHM[:, j] + bias_BM + pair_BM
                 if rules is not None:
                     scores = restrict(scores, (settled + j).unsqueeze(1), rules)
-                item, log_prob = choose(scores, temperature_B1, seed_B1, 0, False)
+                item, log_prob = choose(scores, temperature_B1)
                 agrees = agrees & (item == draft_BH[:, j + 1])
                 # Where the draft was wrong, `item` becomes the first of the next draft below.
                 slot = torch.where(agrees, settled + j, n).clamp(max=n)
@@ -138,7 +138,7 @@ class VerifiedDecode(nn.Module):
             scores = logits_BHM[:, head] + bias_BM + pair_BM
             if rules is not None:
                 scores = restrict(scores, place_B1 + head, rules)
-            item, log_prob = choose(scores, greedy, greedy.long(), 0, False)
+            item, log_prob = choose(scores, greedy)
             if head == 0:
                 first = log_prob
             bias_BM = block(bias_BM, item)
