@@ -176,7 +176,8 @@ class LocalTriton:
         state = self.state()
         for model in models:
             self._call(state, lambda client, model=model: client.unload_model(model))
-            (self.home.repository / model).unlink(missing_ok=True)
+            if (link := self.home.repository / model).is_symlink():
+                link.unlink()  # a copy was made by somebody else, who takes it out
         give_up = time.monotonic() + LOAD_S
         while set(self.models()) & set(models):
             if time.monotonic() > give_up:

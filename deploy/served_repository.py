@@ -1,4 +1,8 @@
-"""The flat folder that the local Triton serves from: a link for each model of a release."""
+"""The flat folder that the local Triton serves from: a link for each model of a release.
+
+A refresh with ``--repository`` copies instead (``training/release/installing.py``); such copies are
+taken as they are.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +39,23 @@ def add_release(folder: Path, repository: Path) -> str:
     except ContractError as error:
         raise StackError(str(error)) from error
     repository.mkdir(parents=True, exist_ok=True)
+    models = [repository / model for model in models_of(manifest.name)]
+    if any(path.is_dir() and not path.is_symlink() for path in models):
+        return _complete_copies(folder, repository)
     for model in models_of(manifest.name):
         add_model(folder / "repository" / model, repository)
     return manifest.name
+
+
+def _complete_copies(folder: Path, repository: Path) -> str:
+    from training.release.installing import install  # it brings torch along
+    from training.release.release_names import PublishError
+
+    try:
+        install(folder, repository)
+    except (ContractError, PublishError) as error:
+        raise StackError(str(error)) from error
+    return folder.name
 
 
 def add_model(folder: Path, repository: Path) -> None:
