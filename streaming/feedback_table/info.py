@@ -65,16 +65,21 @@ class TableInfo(Strict, kw_only=True, frozen=True):
 
 
 def table_info(
-    table: DeltaTable, spec: FeatureSpec, storage_options: Mapping[str, str], commits: int = 10
+    table: DeltaTable,
+    spec: FeatureSpec,
+    storage_options: Mapping[str, str],
+    *,
+    uri: str,
+    commits: int = 10,
 ) -> TableInfo:
-    """All that the log tells of a table, and its last ``commits`` commits."""
+    """All that the log tells of a table, named ``uri``, and its last ``commits`` commits."""
     files = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     found = groups(table, storage_options)
     days = _days(files)
-    warnings = [two_groups(found, table.table_uri), _many_small_files(days, table.table_uri)]
+    warnings = [two_groups(found, uri), _many_small_files(days, uri)]
     configuration = table.metadata().configuration
     return TableInfo(
-        uri=table.table_uri,
+        uri=uri,
         version=table.version(),
         rows=sum(day.rows for day in days),
         files=len(files),
@@ -149,7 +154,12 @@ def _shown(
 def _only_value(file: dict[str, Any], column: str) -> str | None:
     """The one value of a column in a file, by its statistics; None if they cannot tell."""
     low, high = file.get(f"min.{column}"), file.get(f"max.{column}")
-    if low is None or low != high or file.get(f"null_count.{column}") or len(low) >= _WHOLE_TEXT:
+    if (
+        low is None
+        or low != high
+        or file.get(f"null_count.{column}") != 0
+        or len(low) >= _WHOLE_TEXT
+    ):
         return None
     return str(low)
 

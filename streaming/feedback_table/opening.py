@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +31,8 @@ DELTA_SETTINGS = {
     # be most of the log.
     "delta.dataSkippingStatsColumns": "request_id,user,time,release,arm",
 }
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m|\u21b3")
 
 
 def create_or_open(
@@ -63,13 +66,17 @@ def create_or_open(
 
 
 def open_table(
-    uri: str, storage_options: Mapping[str, str] | None = None, version: int | None = None
+    uri: str,
+    storage_options: Mapping[str, str] | None = None,
+    version: int | None = None,
+    *,
+    any_columns: bool = False,
 ) -> tuple[DeltaTable, FeatureSpec]:
     """An existing feedback table (its newest version by default) and the spec it was made with.
 
     Raises:
-        ContractError: there is none, it is no feedback table, or its columns are not those of
-            its spec.
+        ContractError: there is none, it is no feedback table, or, without ``any_columns``, its
+            columns are not those of its spec.
     """
     try:
         table = DeltaTable(uri, version=version, storage_options=dict(storage_options or {}))
@@ -80,7 +87,8 @@ def open_table(
     except (DeltaError, OSError) as error:
         raise _unreachable(uri, error) from error
     spec = spec_of_table(table.metadata().configuration, uri)
-    check_schema(table, spec, uri)
+    if not any_columns:
+        check_schema(table, spec, uri)
     return table, spec
 
 
@@ -159,7 +167,7 @@ def _type(schema: pa.Schema, name: str) -> str:
 
 
 def _unreachable(uri: str, error: Exception) -> ContractError:
-    cause = " ".join(str(error).split())
+    cause = " ".join(_COLOUR.sub("", str(error)).split())
     hint = (
         "; give the endpoint and keys by AWS_* in the environment or --storage-option KEY=VALUE"
         if "://" in uri

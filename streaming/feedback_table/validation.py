@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from contracts.features import FeatureSpec
+from contracts.feedback_table import DAY
 from contracts.reading import Strict
 from streaming.feedback_table.duplicates import duplicates
 from streaming.feedback_table.rates import Rate, RateCounter
@@ -81,17 +83,22 @@ def validate(
     table: DeltaTable,
     spec: FeatureSpec,
     window: Window,
+    *,
+    uri: str,
+    from_day: str | None = None,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> Validation:
     """Check every row of a table's version against the rules.
 
     Args:
         window: when feedback counts.
+        uri: the table as its user calls it.
+        from_day: rows of this day (YYYY-MM-DD) and later ones alone.
         advance: told of each batch's rows as they are done.
     """
     rates, counts, rows = RateCounter(spec), dict.fromkeys(RULES, 0), 0
     examples: dict[str, list[str]] = {rule: [] for rule in RULES}
-    for batch in _batches(table):
+    for batch in _batches(table, from_day):
         broken: dict[str, np.ndarray] = {}
         for rule, wrong in check_batch(batch, spec, window):
             broken[rule] = broken.get(rule, False) | wrong
@@ -102,10 +109,10 @@ def validate(
         rates.add(batch)
         rows += batch.num_rows
         advance(batch.num_rows)
-    surplus, named = duplicates(lambda: _batches(table, ["request_id"]), rows, EXAMPLES)
+    surplus, named = duplicates(lambda: _batches(table, from_day, ["request_id"]), rows, EXAMPLES)
     counts["duplicate_request"], examples["duplicate_request"] = surplus, list(named)
     return Validation(
-        uri=table.table_uri,
+        uri=uri,
         version=table.version(),
         rows=rows,
         violations=tuple(
@@ -114,7 +121,7 @@ def validate(
                 meaning=meaning,
                 rows=counts[rule],
                 request_ids=tuple(examples[rule]),
-                mend=mend.replace("TABLE", table.table_uri),
+                mend=mend.replace("TABLE", uri),
             )
             for rule, (meaning, mend) in RULES.items()
             if counts[rule]
@@ -124,11 +131,17 @@ def validate(
     )
 
 
-def _batches(table: DeltaTable, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def _batches(
+    table: DeltaTable, from_day: str | None, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
     """The rows in batches, a few of them ahead: by default Arrow reads gigabytes ahead."""
+    # A table without a file has no dataset.
+    if not table.file_uris():
+        return iter(())
     dataset = table.to_pyarrow_dataset()
     batches: Iterator[pa.RecordBatch] = dataset.to_batches(
         columns=columns,
+        filter=None if from_day is None else ds.field(DAY) >= from_day,
         batch_size=_BATCH_ROWS,
         batch_readahead=2,
         fragment_readahead=1,
