@@ -58,7 +58,12 @@ def settings_for(
     dataset, spec = read_dataset(data)
     default = Path(__file__).parent / "settings" / f"{dataset.source}.yaml"
     settings = read_settings(file or default)
-    return dataset, spec, override(settings, dict(_assignment(text) for text in changes))
+    return dataset, spec, override(settings, assignments(changes))
+
+
+def assignments(changes: Sequence[str]) -> dict[str, object]:
+    """``--set`` options as dotted names and values; raises ValueError for one that is neither."""
+    return dict(_assignment(text) for text in changes)
 
 
 def _assignment(text: str) -> tuple[str, object]:

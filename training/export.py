@@ -97,7 +97,7 @@ def export(
         )
     return export_engines(
         checkpoint,
-        _requests(load_slates(data / "test", spec, requests), spec),
+        requests_of(load_slates(data / "test", spec, requests), spec),
         DataVersion(dataset=dataset.source, fingerprint=dataset.fingerprint),
         out,
         mode,
@@ -150,7 +150,8 @@ def export_engines(
     return gates
 
 
-def _requests(slates: SlateArrays, spec: FeatureSpec, size: int = 32) -> Iterator[EncodedBatch]:
+def requests_of(slates: SlateArrays, spec: FeatureSpec, size: int = 32) -> Iterator[EncodedBatch]:
+    """The requests of slates, in batches padded to a bucket."""
     for batch in slates.batches(size):
         encoded = EncodedBatch(
             item_cat=batch.item_cat.numpy(),

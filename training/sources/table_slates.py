@@ -17,6 +17,8 @@ from contracts.slate_columns import from_table
 from training.sources.base import SourceError, Tally
 
 SOURCE = "feedback_table"
+#: The reason of rows that are there twice.
+REPEATED = "request seen before"
 _BATCH = 1024
 
 Bools = npt.NDArray[np.bool_]
@@ -75,7 +77,7 @@ def usable_rows(rows: pa.Table, spec: FeatureSpec) -> tuple[pa.Table, Counter[st
     a number that the feature encoder refuses. One such slate must not stop a refresh.
     """
     reasons: dict[str, Bools] = {
-        "request seen before": _repeated(rows["request_id"]),
+        REPEATED: _repeated(rows["request_id"]),
         "nothing shown": _lengths(rows["exposed"]) < 1,
         "more candidates than the model takes": _lengths(rows["candidates"]) > spec.max_candidates,
         "feature or score that is not finite": _odd_features(rows, spec),

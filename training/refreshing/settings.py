@@ -6,7 +6,10 @@ import math
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from contracts.reading import Strict, read_yaml
+from training.evaluation.off_policy.estimate import OffPolicySettings
 from training.settings import PairSettings, PostTrainSettings
 
 DEFAULT = Path(__file__).with_name("refresh.yaml")
@@ -68,7 +71,7 @@ class DataGateSettings(Strict, kw_only=True, frozen=True):
     max_dropped: float = 0.01
     max_duplicates: float = 0.0
     max_rate_ratio: float = 2.0
-    rate_ratio: dict[str, float] = {}
+    rate_ratio: dict[str, float] = msgspec.field(default_factory=dict)
     min_rate: float = 0.001
     max_position_shift: float = 0.1
     max_user_share: float = 0.05
@@ -94,9 +97,9 @@ class GateSettings(Strict, kw_only=True, frozen=True):
             champion's, as a share of it, at the lower end of the interval.
         ranking_margin: the same for each of the ranking metrics of shown items, absolute.
         ranking: those metrics.
-        off_policy_margin: the same for the off-policy difference, as a share of the champion's
-            value; min_effective_share: smallest effective sample size, as a share of the slates
-            with logged probabilities, at which an estimate counts.
+        off_policy_margin: how far the off-policy difference may be below 0 at the lower end, as a
+            share of U a list. An interval wider than the margin cannot show that: it refuses only
+            what lies below 0 with both ends.
         max_chosen_fall: nats a list that the chosen side may have lost against the champion.
         max_drift: nats a list, mean KL divergence from the anchor's policy.
         max_latency_ratio: of the candidate's engines to the champion's, medians of one run.
@@ -109,7 +112,6 @@ class GateSettings(Strict, kw_only=True, frozen=True):
     ranking_margin: float = 0.03
     ranking: tuple[str, ...] = ("ndcg_shown", "auc")
     off_policy_margin: float = 0.05
-    min_effective_share: float = 0.02
     max_chosen_fall: float = 5.0
     max_drift: float = 30.0
     max_latency_ratio: float = 2.0
@@ -118,7 +120,7 @@ class GateSettings(Strict, kw_only=True, frozen=True):
     require_better: bool = True
 
     def __post_init__(self) -> None:
-        _share(self, "min_pairs", "min_effective_share")
+        _share(self, "min_pairs")
         _from(self, 0, "value_margin", "ranking_margin", "off_policy_margin")
         _from(self, 0, "max_chosen_fall", "max_drift")
         _from(self, 1, "max_latency_ratio")
@@ -133,6 +135,7 @@ class RefreshSettings(Strict, kw_only=True, frozen=True):
     Attributes:
         examination: position-bias correction of exposure and mirrored pairs. ``off``; ``given``
             takes ``post_train.pairs.examination`` as eta; ``estimated`` measures eta in the log.
+        off_policy: how off-policy estimates are made, and when they are not usable.
         mode: how the engines decode: omtp, one_at_a_time or verified.
         parity_requests: requests of the parity gate.
     """
@@ -143,6 +146,7 @@ class RefreshSettings(Strict, kw_only=True, frozen=True):
     examination: Literal["off", "given", "estimated"] = "off"
     post_train: PostTrainSettings = PostTrainSettings()
     gates: GateSettings = GateSettings()
+    off_policy: OffPolicySettings = OffPolicySettings()
     mode: Literal["omtp", "one_at_a_time", "verified"] = "omtp"
     parity_requests: int = 128
 

@@ -1,0 +1,1 @@
+"""A refresh of the champion, a step a module; ``pipeline.py`` puts them together."""

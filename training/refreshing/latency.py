@@ -1,0 +1,85 @@
+"""Latency of the candidate's engines beside the champion's, in one run on one core.
+
+The two take turns on the same requests, so whatever else the machine does slows both. This is a
+gate against a candidate that became slower by its shape or its engines, not a serving benchmark.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from contracts.encoding import EncodedBatch
+from contracts.reading import ContractError, Strict
+from contracts.releases import Engine
+from training.engines.parity import Engines, answer
+from training.engines.torchscript import load_engine
+
+WARM_UP, MEASURED = 8, 60
+
+
+class Latency(Strict, kw_only=True, frozen=True):
+    """Medians of encoder and decoder together for single requests, in ms; ``why`` if not measured.
+
+    ``ratio`` is the median of candidate to champion, request by request.
+    """
+
+    champion_ms: float = 0.0
+    candidate_ms: float = 0.0
+    ratio: float = 1.0
+    why: str = ""
+
+
+def measure(
+    champion: Path,
+    engines: tuple[Engine, ...],
+    candidate: Path,
+    candidate_engines: tuple[Engine, ...],
+    request: EncodedBatch,
+) -> Latency:
+    """Time both on single requests, the rows of a padded batch, greedily.
+
+    Args:
+        champion, candidate: folders that the engines' ``file`` is relative to.
+    """
+    both = [*engines, *candidate_engines]
+    if any(engine.format != "torchscript" for engine in both):
+        formats = ", ".join(sorted({engine.format for engine in both}))
+        return Latency(why=f"engines are {formats}; only torchscript runs here")
+    try:
+        old, new = _load(champion, engines), _load(candidate, candidate_engines)
+    except RuntimeError as error:
+        cause = str(error).partition("\n")[0]
+        raise ContractError(f"engines of {champion} or {candidate}: {cause}") from error
+    rows = [_single(request, row % len(request.count)) for row in range(WARM_UP + MEASURED)]
+    times = np.array([[_seconds(old, row), _seconds(new, row)] for row in rows])[WARM_UP:]
+    medians = np.median(times, axis=0) * 1000
+    return Latency(
+        champion_ms=float(medians[0]),
+        candidate_ms=float(medians[1]),
+        ratio=float(np.median(times[:, 1] / times[:, 0])),
+    )
+
+
+def _load(folder: Path, engines: tuple[Engine, ...]) -> Engines:
+    files = {engine.part: folder / engine.file for engine in engines}
+    return Engines(load_engine(files["encoder"]), load_engine(files["decoder"]))
+
+
+def _seconds(engines: Engines, request: EncodedBatch) -> float:
+    started = time.perf_counter()
+    answer(engines, request, 0.0, [0])
+    return time.perf_counter() - started
+
+
+def _single(batch: EncodedBatch, row: int) -> EncodedBatch:
+    only = slice(row, row + 1)
+    return EncodedBatch(
+        item_cat=batch.item_cat[only],
+        item_dense=batch.item_dense[only],
+        user_cat=batch.user_cat[only],
+        user_dense=batch.user_dense[only],
+        count=batch.count[only],
+    )
