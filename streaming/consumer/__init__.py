@@ -1,0 +1,1 @@
+"""The consumer of docs/streaming.md: events to closed slates, without losing any."""
