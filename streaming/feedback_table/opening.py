@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import CommitProperties
 
 from contracts.features import FeatureSpec
 from contracts.feedback_table import (
@@ -49,6 +50,7 @@ def create_or_open(
             things, or a place that cannot be reached; says what to do.
     """
     options = dict(storage_options or {})
+    _refuse_file(uri)
     try:
         if not DeltaTable.is_deltatable(uri, options):
             _refuse_folder_in_use(uri)
@@ -136,6 +138,9 @@ def _create(uri: str, spec: FeatureSpec, options: dict[str, str]) -> None:
             storage_options=options,
             # Properties of ours are not among the keys that Delta knows.
             raise_if_key_not_exists=False,
+            # Tried again it would come after another's creation and put its spec in the place
+            # of that one's.
+            commit_properties=CommitProperties(max_commit_retries=0),
         )
     except DeltaError:
         # Another process may have made it in this moment; version 0 is written by one alone.
@@ -143,14 +148,15 @@ def _create(uri: str, spec: FeatureSpec, options: dict[str, str]) -> None:
             raise
 
 
+def _refuse_file(uri: str) -> None:
+    if "://" not in uri and Path(uri).exists() and not Path(uri).is_dir():
+        raise ContractError(f"{uri}: is a file; a table is a folder")
+
+
 def _refuse_folder_in_use(uri: str) -> None:
     """A wrong --table must not fill a folder that is something else."""
-    if "://" in uri:
-        return
-    folder = Path(uri)
-    if folder.exists() and not folder.is_dir():
-        raise ContractError(f"{uri}: is a file; a table is a folder")
-    others = [one.name for one in folder.glob("*") if one.name != "_delta_log"]
+    others = [] if "://" in uri else [one.name for one in Path(uri).glob("*")]
+    others = sorted(set(others) - {"_delta_log"})
     if others:
         raise ContractError(
             f"{uri}: no table, and holds other things ({others[0]}); name a folder of its own"
