@@ -89,8 +89,10 @@ def restrict(scores_BM: Tensor, place_B1: Tensor, rules: Rules) -> Tensor:
     over_BM = over_BM * (rules.group_BM >= 0)
     closed_BM = rules.reserved_BM | ~is_free(scores_BM)
     least_B1 = over_BM.masked_fill(closed_BM, 1e9).amin(1, keepdim=True)
-    forbidden_BM = rules.reserved_BM | (over_BM > least_B1)
-    return block_where(scores_BM, torch.where(pin_B1 >= 0, candidate != pin_B1, forbidden_BM))
+    # Not torch.where on booleans, which ONNX Runtime does not have.
+    wanted_B1 = pin_B1 >= 0
+    forbidden_BM = (rules.reserved_BM | (over_BM > least_B1)) & ~wanted_B1
+    return block_where(scores_BM, forbidden_BM | (wanted_B1 & (candidate != pin_B1)))
 
 
 def placed(rules: Rules, place_B1: Tensor, item_B: Tensor) -> Rules:
