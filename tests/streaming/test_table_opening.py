@@ -135,8 +135,7 @@ def test_many_may_make_it_at_once(tmp_path: Path, specs: list[FeatureSpec]) -> N
             try:
                 return spec_of_table(create_or_open(uri, spec).metadata().configuration, "").hash()
             except ContractError as error:
-                assert "the table was made with feature spec" in str(error)
-                return "refused"
+                return "refused" if "was made with feature spec" in str(error) else str(error)
 
         with ThreadPoolExecutor(len(specs)) as pool:
             got = list(pool.map(make, specs))
