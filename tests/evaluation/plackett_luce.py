@@ -41,14 +41,21 @@ class PlackettLuce:
         return np.log(chosen[:, :, 0])
 
     def marginals(self, length: int) -> Floats:
-        """Exact probability of each candidate at each position [S, N, M], over all lists."""
-        rows, candidates = self.keys.shape
-        total = np.zeros((rows, length, candidates))
-        for order in all_lists(candidates, length):
-            likely = np.exp(self.log_prob(np.tile(order, (rows, 1))).sum(axis=1))
-            for place, item in enumerate(order):
-                total[:, place, item] += likely
-        return total
+        """Exact probability of each candidate at each position [S, N, M], for up to three.
+
+        With p the softmax of the keys, a list (a, b, c) has the probability
+        p_a * p_b / (1 - p_a) * p_c / (1 - p_a - p_b).
+        """
+        assert length <= 3
+        p = np.exp(self.keys - self.keys.max(1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        distinct = 1 - np.eye(p.shape[1])
+        pairs = (p / (1 - p))[:, :, None] * p[:, None, :] * distinct
+        left = 1 - p[:, :, None] - p[:, None, :]
+        free = distinct[:, :, None] * distinct[:, None, :] * distinct[None]
+        last = np.divide(pairs, left, out=np.zeros_like(pairs), where=distinct > 0)
+        third = np.einsum("sab,abc->sc", last, free) * p
+        return np.stack([p, pairs.sum(axis=1), third], axis=1)[:, :length]
 
 
 def all_lists(candidates: int, length: int) -> Ints:

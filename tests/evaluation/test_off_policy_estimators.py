@@ -128,6 +128,40 @@ def test_cascade_holds_for_item_position_rewards_too(predicted: bool) -> None:
     assert found == pytest.approx(truth, abs=1e-10)
 
 
+def test_marginals_of_a_tiny_world_are_the_sums_over_its_lists() -> None:
+    logging, _, p_logging, _ = world(4)
+    exact = np.zeros((LENGTH, CANDIDATES))
+    for order, p in zip(LISTS, p_logging):
+        exact[np.arange(LENGTH), order] += p
+    np.testing.assert_allclose(logging.marginals(LENGTH)[0], exact)
+
+
+def test_marginals_of_few_draws_leave_item_position_unbiased_on_what_they_reach() -> None:
+    """One drawn list beside the logged one, over all pairs of both: what is missing is known.
+
+    An item that both lists hold before position k has no chance there by their mean, hence no
+    weight: that happens with P(item before k)^2, and nothing else is lost.
+    """
+    logging, target, p_logging, p_target = world(6)
+    reward = rewards(7, of_prefix=False)
+    wanted, ahead = target.marginals(LENGTH), logging.next_item(LISTS)
+    found = 0.0
+    for drawn, p in zip(ahead, p_logging):
+        own = picked(np.broadcast_to(drawn, ahead.shape))
+        weights = item_position_weights(
+            picked(wanted), (picked(ahead) + own) / 2, np.ones(LISTS.shape, bool)
+        )
+        found += p * p_logging @ (weights * reward).sum(axis=1)
+    lost = 0.0
+    for place in range(LENGTH):
+        for item in range(CANDIDATES):
+            held = p_logging @ (LISTS[:, :place] == item).any(axis=1)
+            earned = reward[:, place][LISTS[:, place] == item][0]
+            lost += held**2 * wanted[0, place, item] * earned
+    assert lost > 0.1
+    assert found == pytest.approx(p_target @ reward.sum(axis=1) - lost, abs=1e-10)
+
+
 def test_item_position_is_biased_where_rewards_depend_on_the_prefix() -> None:
     found, truth = expectation(0, "item_position", True, None)
     assert abs(found - truth) > 0.05

@@ -68,11 +68,11 @@ def view_policies(
     """View policies at the logged slates.
 
     Marginals are means over ``settings.draws`` lists; none are made where that is 0 or there is
-    no logging policy. To the lists of the logging policy the logged one is added: it is one more
-    draw of that policy. That makes the weights of the item-position model unbiased with any number
-    of draws, for given the lists, and not which of them was the logged one, the item logged at k is
-    distributed as their mean says; and it never divides by 0. A policy that is the logging policy
-    has its marginals, hence weights of exactly 1.
+    no logging policy. To the lists of the logging policy the logged one is added, one more draw of
+    that policy: so nothing is divided by 0, and the weights are unbiased with any number of draws.
+    (Given the lists, and not which of them was logged, the item logged at k is distributed as their
+    mean says.) What few draws cost is reach: an item that all of them hold before k has no weight
+    at k. A policy that is the logging policy has its marginals, hence weights of exactly 1.
 
     Args:
         progress: told of every so many slates done.
