@@ -15,6 +15,7 @@ from typing import Annotated, Any, Optional
 
 import msgspec
 import typer
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
@@ -73,7 +74,10 @@ def list_releases(releases: Folder = DEFAULT, as_json: Json = False) -> None:
         if as_json:
             _print_json(rows)
         elif rows:
-            console.print(views.release_table(rows), soft_wrap=True)
+            _print(views.release_table(rows))
+            for row in rows:
+                if "damaged" in row:
+                    _complain("damaged", row["damaged"])
         else:
             console.print("no releases yet; publish one: python training/publish.py")
 
@@ -90,11 +94,11 @@ def show(name: Name, releases: Folder = DEFAULT, as_json: Json = False) -> None:
             _print_json({**plain, "lineage": lineage, "manifest": msgspec.to_builtins(manifest)})
             return
         console.print(f"[bold]{name}[/]{' is the champion' if name == champion else ''}")
-        console.print(views.facts_table(store.path(name), manifest), soft_wrap=True)
+        _print(views.facts_table(store.path(name), manifest))
         console.print()
-        console.print(views.gates_table(manifest.gates), soft_wrap=True)
+        _print(views.gates_table(manifest.gates))
         console.print()
-        console.print(views.lineage_tree(steps, champion), soft_wrap=True)
+        _print(views.lineage_tree(steps, champion))
 
 
 @app.command()
@@ -112,7 +116,7 @@ def diff(
         if as_json:
             _print_json(msgspec.to_builtins(found))
         elif found:
-            console.print(views.difference_table(found, first, second), soft_wrap=True)
+            _print(views.difference_table(found, first, second))
         else:
             console.print(f"{first} and {second} differ in nothing but name and time")
 
@@ -150,7 +154,7 @@ def champion(
             for one in record.changes:
                 back = "rollback" if one.rollback else ""
                 table.add_row(escape(one.time), one.release, back, escape(one.reason))
-            console.print(table, soft_wrap=True)
+            _print(table)
 
 
 @app.command()
@@ -240,7 +244,7 @@ def prune(
             table.add_row(name, f"[red]{gone}[/]")
         for name, why in plan.keep.items():
             table.add_row(name, f"stays: {why}" + (f" ({named[name]})" if name in named else ""))
-        console.print(table, soft_wrap=True, highlight=False)
+        _print(table)
 
 
 @app.command()
@@ -312,6 +316,15 @@ def _damaged_records(store: ReleaseStore) -> set[Path]:
     return set(store.folder.glob(f"{CHAMPION_FILE}.damaged-*"))
 
 
+def _print(what: RenderableType) -> None:
+    """As wide as it is: a path that is broken into two lines is no use to anybody."""
+    Console(width=max(console.width, 1000)).print(what, crop=False)
+
+
+def _complain(what: str, why: object) -> None:
+    errors.print(f"{what}: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
 def _print_json(plain: Any) -> None:
     sys.stdout.write(json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
@@ -322,8 +335,7 @@ def _reported() -> Iterator[None]:
         yield
     except (ContractError, PublishError, Refused, OSError) as error:
         refused = isinstance(error, (DamagedError, Refused))
-        told = f"{'refused' if refused else 'error'}: {error}"
-        errors.print(told, style="red", markup=False, highlight=False, soft_wrap=True)
+        _complain("refused" if refused else "error", error)
         raise typer.Exit(REFUSED if refused else BAD_INPUT) from None
 
 

@@ -161,6 +161,29 @@ def test_rollback_passes_over_what_is_damaged(store: ReleaseStore) -> None:
     assert store.champion() == "r0001"
 
 
+def test_rollback_does_not_end_where_it_began(store: ReleaseStore) -> None:
+    """r0001, r0002, r0001: without r0002 there is nothing to go back to."""
+    for name in ("r0002", "r0001"):
+        store.set_champion(name)
+    damage(store.path("r0002"))
+    with pytest.raises(ContractError, match="no champion to go back to from r0001; passed over"):
+        store.rollback()
+    assert (
+        ChampionFile(
+            changes=tuple(
+                ChampionChange(release=name, time="t", rollback=back)
+                for name, back in (
+                    ("r0001", False),
+                    ("r0002", False),
+                    ("r0001", False),
+                    ("r0001", True),
+                )
+            )
+        ).earlier
+        == ()
+    ), "a rollback always leaves the champion of its time"
+
+
 def test_many_change_the_champion_at_once(store: ReleaseStore) -> None:
     """Every change is recorded: none is lost between reading and writing the file."""
     script = (

@@ -98,6 +98,8 @@ def roll_back(releases: Path, reason: str) -> ChampionChange:
     record = read_record(releases)
     skipped: list[str] = []
     for name in record.earlier:
+        if name == record.release:
+            continue  # it was champion before, too; what stood between has just been passed over
         try:
             verify(releases, name)
         except ContractError as error:

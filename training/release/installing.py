@@ -3,7 +3,8 @@
 Each of the three folders is built aside under a name with a dot, checked against the manifest, made
 durable and renamed; the ensemble, by which clients know a release, comes last and goes first. So a
 Triton that is told to load it finds all of it or nothing, whenever the copying was interrupted. The
-repository needs no Triton to run, and Triton is told to load by whoever rolls out.
+repository needs no Triton to run, and Triton is told to load by whoever rolls out. That takes
+explicit model control: in the modes ``none`` and ``poll`` Triton loads whatever folder it sees.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from contracts.reading import ContractError
 from contracts.releases import RELEASE_NAME, file_sha256, verify_release
+from training.release.catalog import DamagedError
 from training.release.durable import fsync, fsync_tree
 from training.release.publishing import REPOSITORY
 from training.release.release_names import PublishError, publisher_lock
@@ -38,10 +40,14 @@ def install(release: Path, repository: Path, wait_s: float = 60.0) -> list[str]:
         The models that were copied, in order; none where all were there.
 
     Raises:
-        ContractError: the release is damaged, or other content is installed under its name.
+        DamagedError: the release is not what its manifest says.
+        ContractError: other content is installed under its name.
         PublishError: the repository cannot be written, or another holds it for all of ``wait_s``.
     """
-    manifest = verify_release(release)
+    try:
+        manifest = verify_release(release)
+    except ContractError as error:
+        raise DamagedError(str(error)) from error
     expected = {part: _hashes(manifest.files, model_name(manifest.name, part)) for part in _ORDER}
     if empty := [part for part in _ORDER if not expected[part]]:
         raise ContractError(f"{release}: holds no {empty[0]} model; publish again")

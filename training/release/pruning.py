@@ -47,7 +47,8 @@ def plan_pruning(releases: Path, keep: int, protected: Collection[str]) -> Prune
     release_path(releases, record.release)  # or something is wrong that comes first
     reasons: dict[str, str] = dict.fromkeys(names[-keep:], "among the newest")
     reasons |= {name: "named by an experiment" for name in names if name in protected}
-    if target := _rollback_target(releases, record.earlier):
+    earlier = tuple(name for name in record.earlier if name != record.release)
+    if target := _rollback_target(releases, earlier):
         reasons[target] = "a rollback goes back to it"
     reasons[record.release] = "champion"
     for name in names:

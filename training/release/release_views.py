@@ -72,7 +72,7 @@ def release_table(plain: list[dict[str, Any]]) -> Table:
     for row in plain:
         mark = "[bold green]champion[/]" if row["champion"] else ""
         if "damaged" in row:
-            table.add_row(row["name"], f"{mark}[red] damaged[/]", escape(row["damaged"]))
+            table.add_row(row["name"], f"{mark}[red] damaged[/]".strip())
             continue
         table.add_row(
             row["name"],
