@@ -2,7 +2,8 @@
 
 A batch join over complete logs, with no code of the product: nothing here streams, forgets or
 recovers. It knows the rules of docs/streaming.md alone: a slate takes the feedback whose event time
-lies in its join window, the latest act of a kind on an item counts, an event id counts once.
+lies in its join window, the latest act of a kind on an item counts, an event id counts once, and a
+slate is closed when the watermark is more than the lateness past its window.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from tests.streaming.promise.traffic import (
     BAD,
+    CONFLICT,
     COUNTS,
     DUPLICATE,
     LATE,
@@ -23,6 +25,7 @@ from tests.streaming.promise.traffic import (
     ORPHAN,
     REPLACED,
     SLATE,
+    UNFIT,
 )
 
 EXPOSURES, FEEDBACK = "gref.exposures", "gref.feedback"
@@ -50,6 +53,7 @@ class Message:
     topic: str
     partition: int
     offset: int
+    key: bytes | None
     value: bytes
 
     @property
@@ -66,6 +70,10 @@ class Rules:
     future: int
 
 
+#: Kinds of feedback of the spec of tests/contracts/examples.py: which are 0 or 1.
+_BINARY = {"click": True, "watch": False}
+
+
 @dataclass
 class Truth:
     """The rows that the table must hold, and the fate of each message."""
@@ -80,7 +88,7 @@ class Truth:
     @property
     def dead(self) -> dict[Place, str]:
         """Messages that must be dead letters, and what is wrong with them."""
-        wrong = (BAD, LATE, ORPHAN, NOT_SHOWN)
+        wrong = (BAD, UNFIT, CONFLICT, LATE, ORPHAN, NOT_SHOWN)
         return {place: fate for place, fate in self.fates.items() if fate in wrong}
 
 
@@ -120,11 +128,11 @@ def _judge_lane(
         if after(message):
             truth.fates[message.place] = LATE
         elif request in slates:
-            assert event == slates[request], f"two exposures of {request} that differ"
-            truth.fates[message.place] = DUPLICATE
+            same = event == slates[request]
+            truth.fates[message.place] = DUPLICATE if same else CONFLICT
         else:
             slates[request] = event
-            is_open = event["time"] + rules.join_window > watermark
+            is_open = event["time"] + rules.join_window + rules.lateness >= watermark
             truth.fates[message.place] = OPEN if is_open else SLATE
             if not is_open:
                 truth.rows[request] = row_of(event)
@@ -137,7 +145,7 @@ def _judge_lane(
         if after(message):
             truth.fates[place] = LATE
         elif slate is None:
-            is_open = event["time"] + rules.join_window > watermark
+            is_open = event["time"] + rules.lateness >= watermark
             truth.fates[place] = OPEN if is_open else ORPHAN
         elif request not in truth.rows:
             truth.fates[place] = OPEN
@@ -160,6 +168,8 @@ def _judge_lane(
 
     for (request, item, kind), (_, event) in best.items():
         position = shown(slates[request]).index(item)
+        if event["value"] == 0 and _BINARY[kind]:
+            continue  # it takes back what came before
         truth.rows[request][f"feedback__{kind}"][position] = float(event["value"])
         truth.rows[request][f"feedback_time__{kind}"][position] = event["time"]
 
@@ -167,13 +177,15 @@ def _judge_lane(
 def _readable(
     lane: list[Message], topic: str, rules: Rules, truth: Truth
 ) -> list[tuple[Message, dict[str, Any]]]:
-    """The events of a topic in the order of their offsets; the others are BAD."""
+    """The events of a topic in the order of their offsets; the others are BAD or UNFIT."""
     found = []
     for message in lane:
         if message.topic == topic:
             event = event_of(message, rules)
             if event is None:
                 truth.fates[message.place] = BAD
+            elif not fits(message, event):
+                truth.fates[message.place] = UNFIT
             else:
                 found.append((message, event))
     return found
@@ -204,6 +216,17 @@ def event_of(message: Message, rules: Rules) -> dict[str, Any] | None:
     ):
         return None
     return event if is_exposure or math.isfinite(event["value"]) else None
+
+
+def fits(message: Message, event: dict[str, Any]) -> bool:
+    """Whether an event is one for this table, and where it should be."""
+    if (message.key or b"").decode() != event["request_id"]:
+        return False
+    if message.topic == EXPOSURES:
+        prices = [one["features"].get("price") for one in event["candidates"]]
+        return "feature_spec_sha256" not in event and not any(isinstance(p, str) for p in prices)
+    binary = _BINARY.get(event["kind"])
+    return binary is not None and (event["value"] in (0, 1) if binary else event["value"] >= 0)
 
 
 def newest(events: list[tuple[Message, dict[str, Any]]]) -> int:

@@ -24,6 +24,8 @@ LATE = "late"
 ORPHAN = "orphan"  # feedback to no exposure
 NOT_SHOWN = "not shown"
 BAD = "bad"  # cannot be an event
+UNFIT = "unfit"  # an event, but not of this table's feature spec, or under another's key
+CONFLICT = "conflict"  # another list under a request id that has one
 OPEN = "open"  # its slate is open when the traffic ends
 
 
@@ -45,13 +47,18 @@ class Clock:
     begin: int
     join_window: int
     lateness: int
-    step: int = 250
+    step: int = 1000
     """Between two exposures."""
 
     @property
     def reach(self) -> int:
-        """How long after its event time a timely message may arrive."""
-        return int(self.lateness * 0.9)
+        """How long after its event time a timely message may arrive.
+
+        Well below the lateness: where both topics are read to their end a lane's clock goes on
+        with the wall, and a broker that is down holds messages back. What is left, in ms, is what
+        the wall and the sender may take without making anything late.
+        """
+        return int(self.lateness * 0.3)
 
 
 def traffic(seed: int, slates: int, clock: Clock) -> list[Scripted]:
@@ -61,7 +68,7 @@ def traffic(seed: int, slates: int, clock: Clock) -> list[Scripted]:
     for number in range(slates):
         made += _around_slate(rng, number, clock.begin + number * clock.step, clock)
         if number % 8 == 0:
-            made.append(_nonsense(rng, number, clock.begin + number * clock.step, clock))
+            made.append(_nonsense(rng, number // 8, clock.begin + number * clock.step))
     return sorted(made, key=lambda one: one.arrival)  # stable: equal arrivals keep their order
 
 
@@ -90,6 +97,10 @@ def _around_slate(rng: random.Random, number: int, time: int, clock: Clock) -> l
     if rng.random() < 0.1:
         again = first.arrival + rng.randrange(clock.reach)
         made.append(Scripted(again, EXPOSURES, key, first.value, DUPLICATE))
+    if rng.random() < 0.04:
+        again = first.arrival + rng.randrange(1, clock.reach)
+        other = {**exposure, "exposed": exposure["exposed"][::-1]}
+        made.append(Scripted(again, EXPOSURES, key, encode(other), CONFLICT))
 
     for place, item in enumerate(shown):
         if hesitates or rng.random() < 0.6:
@@ -99,7 +110,13 @@ def _around_slate(rng: random.Random, number: int, time: int, clock: Clock) -> l
                 else rng.randrange(1, clock.join_window)
             )
             arrival = at + (0 if hesitates else rng.randrange(clock.reach))
-            click = add(arrival, FEEDBACK, act(item, "click", at, 1.0, f"c{place}"), COUNTS)
+            takes_back = rng.random() < 0.1
+            meant = REPLACED if takes_back else COUNTS
+            click = add(arrival, FEEDBACK, act(item, "click", at, 1.0, f"c{place}"), meant)
+            if takes_back:  # and nothing is left of it, in whatever order the two arrive
+                later = rng.randint(at, time + clock.join_window - 1)
+                event = act(item, "click", later + 1, 0.0, f"d{place}")
+                add(later + 1 + rng.randrange(clock.reach), FEEDBACK, event, COUNTS)
             if rng.random() < 0.15:
                 again = click.arrival + rng.randrange(1, clock.reach)
                 # Its own event time may be near the end of the window: stay within the lateness.
@@ -115,10 +132,10 @@ def _around_slate(rng: random.Random, number: int, time: int, clock: Clock) -> l
         if rng.random() < 0.08:  # beyond the window by its own time
             at = time + clock.join_window + rng.randrange(1, clock.join_window)
             add(at + 1, FEEDBACK, act(item, "click", at, 1.0, f"l{place}"), LATE)
-    if rng.random() < 0.08:
+    if rng.random() < (0.5 if hesitates else 0.05):
         hidden = [one["item"] for one in exposure["candidates"] if one["item"] not in shown]
         item = hidden[0] if rng.random() < 0.5 else "nowhere"
-        at = time + rng.randrange(1, clock.join_window)
+        at = time + rng.randrange(1, clock.reach if hesitates else clock.join_window)
         add(at + 1, FEEDBACK, act(item, "click", at, 1.0, "n"), NOT_SHOWN)
     if rng.random() < 0.06:
         other = f"x{number:06d}"
@@ -128,30 +145,37 @@ def _around_slate(rng: random.Random, number: int, time: int, clock: Clock) -> l
     return made
 
 
-def _nonsense(rng: random.Random, number: int, time: int, clock: Clock) -> Scripted:
-    """One message that can be no event, each kind in its turn."""
-    request = f"b{number:06d}"
+def _nonsense(rng: random.Random, turn: int, time: int) -> Scripted:
+    """One message that no slate can take, each kind in its turn."""
+    request = f"b{turn:06d}"
     exposure = exposure_json(rng, request, time)
     act = feedback_json(request, "i0", "click", time, 1.0, f"{request}-b")
     a_day_ahead = time + 86_400_000
-    choices: list[tuple[str, bytes]] = [
-        (EXPOSURES, encode({**exposure, "version": 2})),
-        (FEEDBACK, encode({**act, "version": 99})),
-        (FEEDBACK, encode(act)[:-9]),
-        (EXPOSURES, b"\xff\xfe not utf-8 \x00"),
-        (FEEDBACK, encode({**act, "value": "one"})),
-        (EXPOSURES, encode({**exposure, "exposed": [0, 0, 1]})),
-        (EXPOSURES, encode(act)),
-        (FEEDBACK, encode(exposure)),
-        (EXPOSURES, encode({**exposure, "surprise": 1})),
-        (FEEDBACK, b""),
-        (FEEDBACK, b"[" * 5000),
-        (EXPOSURES, encode({**exposure, "time": a_day_ahead})),
-        (FEEDBACK, encode({**act, "time": a_day_ahead})),
-        (EXPOSURES, encode({**exposure, "surface": "s" * MAX_EVENT_BYTES})),
+    first, *others = exposure["candidates"]
+    no_number = {**first, "features": {**first["features"], "price": "dear"}}
+    kinds: list[tuple[str, str, bytes]] = [
+        (BAD, EXPOSURES, encode({**exposure, "version": 2})),
+        (BAD, FEEDBACK, encode({**act, "version": 99})),
+        (BAD, FEEDBACK, encode(act)[:-9]),
+        (BAD, EXPOSURES, b"\xff\xfe not utf-8 \x00"),
+        (BAD, FEEDBACK, encode({**act, "value": "one"})),
+        (BAD, EXPOSURES, encode({**exposure, "exposed": [0, 0, 1]})),
+        (BAD, EXPOSURES, encode(act)),
+        (BAD, FEEDBACK, encode(exposure)),
+        (BAD, EXPOSURES, encode({**exposure, "surprise": 1})),
+        (BAD, FEEDBACK, b""),
+        (BAD, FEEDBACK, b"[" * 5000),
+        (BAD, EXPOSURES, encode({**exposure, "time": a_day_ahead})),
+        (BAD, FEEDBACK, encode({**act, "time": a_day_ahead})),
+        (BAD, EXPOSURES, encode({**exposure, "surface": "s" * MAX_EVENT_BYTES})),
+        (UNFIT, EXPOSURES, encode({**exposure, "feature_spec_sha256": "0" * 64})),
+        (UNFIT, EXPOSURES, encode({**exposure, "candidates": [no_number, *others]})),
+        (UNFIT, FEEDBACK, encode({**act, "kind": "purchase"})),
+        (UNFIT, FEEDBACK, encode({**act, "value": 7.0})),
+        (UNFIT, FEEDBACK, encode({**act, "request_id": f"not-{request}"})),
     ]
-    topic, value = choices[(number // 8) % len(choices)]
-    return Scripted(time, topic, request.encode(), value, BAD)
+    meant, topic, value = kinds[turn % len(kinds)]
+    return Scripted(time, topic, request.encode(), value, meant)
 
 
 def aftermath(seed: int, sent: list[Scripted], count: int) -> list[Scripted]:

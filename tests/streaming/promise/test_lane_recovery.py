@@ -1,0 +1,146 @@
+"""The join alone under random crashes: the promise of one lane, without broker or processes.
+
+Logs that grow, read in random portions from either topic, commits and crashes at random moments
+(also between the dead letters and the commit), against the same oracle as the real thing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from contracts.feedback_table import DAY, LANE_FIELDS, day_of
+from contracts.slate_columns import to_table
+from streaming.consumer.intake import Intake
+from streaming.consumer.lane import Lane, LaneFields
+from tests.contracts.examples import spec
+from tests.streaming.promise.comparison import DeadLetter, compare
+from tests.streaming.promise.oracle import EXPOSURES, FEEDBACK, Message, Rules, judge
+from tests.streaming.promise.reading import Commit
+from tests.streaming.promise.test_promise import REASONS
+from tests.streaming.promise.traffic import OPEN, Clock, aftermath, pushers, traffic
+from tests.streaming.promise.windows import breaches
+
+CLOCK = Clock(begin=1_700_000_000_000, join_window=60_000, lateness=60_000)
+RULES = Rules(CLOCK.join_window, CLOCK.lateness, future=CLOCK.begin + 43_200_000)
+TOPICS = (EXPOSURES, FEEDBACK)
+SPEC = spec()
+INTAKE = Intake(SPEC, max_skew=600_000)
+BINARY = frozenset(one.kind for one in SPEC.feedback if one.type == "binary")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A Kafka record, as far as the join looks at it."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int = 0
+    timestamp_type: int = 0
+
+
+class CrashingLane:
+    """One lane and its successors, and what they leave behind."""
+
+    def __init__(self, seed: int, messages: list[Message], arrivals: list[int]) -> None:
+        self.rng = random.Random(seed)
+        self.messages, self.arrivals = messages, arrivals
+        self.logs: tuple[list[Record], ...] = ([], [])
+        self.sent = 0
+        self.now = CLOCK.begin
+        self.lane = self._take_over(None)
+        self.rows: list[dict[str, Any]] = []
+        self.letters: list[DeadLetter] = []
+        self.commits: list[Commit] = []
+        self.events: Counter[str] = Counter()
+
+    def run_to(self, end: int, crashes: float) -> None:
+        """Live until the first ``end`` messages are read and committed."""
+        while self.sent < end or any(
+            self.lane.next[side] < len(self.logs[side]) for side in (0, 1)
+        ):
+            self._grow(end)
+            self._read()
+            if self.rng.random() < 0.3:
+                self._commit(crashes)
+            if self.rng.random() < crashes:
+                self.lane = self._take_over(self.lane.committed)
+                self.events["crash"] += 1
+        self._read()
+        self._commit(0)
+
+    def _take_over(self, committed: LaneFields | None) -> Lane:
+        return Lane(0, INTAKE, CLOCK.join_window, CLOCK.lateness, committed)
+
+    @property
+    def _at_end(self) -> list[bool]:
+        return [self.lane.next[side] == len(self.logs[side]) for side in (0, 1)]
+
+    def _grow(self, end: int) -> None:
+        for message in self.messages[self.sent : min(end, self.sent + self.rng.randrange(60))]:
+            log = self.logs[TOPICS.index(message.topic)]
+            log.append(Record(message.offset, message.key, message.value))
+            self.now = max(self.now, self.arrivals[self.sent])
+            self.sent += 1
+        self.now += self.rng.randrange(200)
+
+    def _read(self) -> None:
+        side = self.rng.randrange(2)
+        start = self.lane.next[side]
+        handle = (self.lane.exposures, self.lane.feedback)[side]
+        handle(self.logs[side][start : start + self.rng.randrange(80)], self.now)
+        for side in (0, 1):
+            if self._at_end[side] and self.rng.random() < 0.5:
+                self.lane.ended(side, len(self.logs[side]))
+        if all(self._at_end) and self.rng.random() < 0.5:
+            self.lane.quiet(self.now)
+        self.lane.advance()
+
+    def _commit(self, crashes: float) -> None:
+        fields = self.lane.fields(self.now)
+        if fields is None:
+            return
+        self.letters += [
+            DeadLetter((TOPICS[one.side], 0, one.offset), one.reason, one.value or b"")
+            for one in self.lane.dead
+        ]
+        if self.rng.random() < crashes:  # the dead letters are sent, the commit is not made
+            self.lane = self._take_over(self.lane.committed)
+            self.events["crash before the commit"] += 1
+            return
+        slates = [slate.slate(BINARY) for slate in self.lane.closed]
+        for row in to_table(slates, SPEC).to_pylist():
+            self.rows.append({**row, DAY: day_of(row["time"])})
+        values = dict(zip(LANE_FIELDS, fields))
+        self.commits.append(Commit(len(self.commits), {0: values}, len(slates)))
+        self.lane.commit_done(fields)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_lane_keeps_the_promise_over_crashes(seed: int) -> None:
+    sent = traffic(seed, 400, CLOCK)
+    last = pushers(0, CLOCK.begin + 1_800_000, "push")
+    script = [*sent, *last, *aftermath(seed, sent, 40)]
+    ends: Counter[str] = Counter()
+    messages, arrivals = [], []
+    for one in script:
+        messages.append(Message(one.topic, 0, ends[one.topic], one.key, one.value))
+        arrivals.append(one.arrival)
+        ends[one.topic] += 1
+    before = Counter(one.topic for one in [*sent, *last])
+    lane = CrashingLane(seed, messages, arrivals)
+    lane.run_to(len(sent) + len(last), crashes=0.05)
+    lane.run_to(len(script), crashes=0.05)
+
+    truth = judge(messages, RULES, {(topic, 0): end for topic, end in before.items()})
+    verdict = compare(truth, lane.rows, lane.letters, REASONS)
+    assert not verdict.broken, verdict
+    assert not breaches(lane.commits, messages, truth, RULES)
+    assert lane.events["crash"] > 5
+    assert len(truth.rows) == 400
+    assert len(truth.places(OPEN)) == 2
