@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 
 from contracts.events import EXPOSURES
 from deploy.local_broker import LocalBroker
@@ -19,6 +19,7 @@ from deploy.local_s3 import LocalS3
 from deploy.triton_install import StackError
 from deploy.triton_process import start_ticks
 from tests.serving.processes import ROOT, wait_until
+from tests.streaming.kafka_reading import read_records
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,27 +34,8 @@ def send(address: str, values: list[bytes], topic: str = EXPOSURES) -> None:
         producer.close()
 
 
-def read_all(address: str, expected: int, topic: str = EXPOSURES) -> list[bytes]:
-    """Every message of a topic, partition by partition: as many as expected, or more if there are.
-
-    The end of a partition cannot be asked for (see ``LocalBroker``).
-    """
-    consumer = KafkaConsumer(bootstrap_servers=address, group_id=None)
-    try:
-        consumer.assign([TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)])
-        consumer.seek_to_beginning()
-        values: list[bytes] = []
-
-        def poll(timeout_ms: int) -> bool:
-            records = consumer.poll(timeout_ms)
-            values.extend(record.value for part in records.values() for record in part)
-            return len(values) >= expected
-
-        wait_until(lambda: poll(200), f"{expected} messages")
-        poll(1000)
-        return values
-    finally:
-        consumer.close()
+def read_all(address: str, expected: int) -> list[bytes]:
+    return [record.value for record in read_records(address, EXPOSURES, expected)]
 
 
 def test_messages_come_back_in_order(broker: LocalBroker) -> None:
