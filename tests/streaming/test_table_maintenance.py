@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable, Transaction
 
 from contracts.feedback_table import LANE_FIELDS, lane_app_id
 from contracts.reading import ContractError
@@ -98,8 +98,6 @@ def test_positions_outlive_compaction_vacuum_checkpoint_and_an_empty_log(uri: st
 
 
 def test_lanes_by_group_and_slowest_watermark(uri: str) -> None:
-    from deltalake import CommitProperties, Transaction
-
     DeltaTable(uri).alter.set_table_properties(
         {"delta.checkpointInterval": "100"},
         commit_properties=CommitProperties(
