@@ -49,9 +49,14 @@ def train_policy(
     run_command(log, "training/prepare.py", *source, "--out", slates, "--force")
     changes = [word for text in settings for word in ("--set", text)]
     run_command(log, "training/pretrain.py", "--data", slates, "--out", run, *changes)
-    run_command(
+    code, printed = run_command(
         log,
         *("training/post_train.py", "--data", slates, "--out", run),
         *("--checkpoint", run / "pretrain" / "best.pt", *changes),
     )
+    if code == REFUSED:
+        raise CommandError(
+            f"post-training on {lists} slates was refused, so there is nothing to refresh; give "
+            f"more slates. {printed.strip()[-500:]}"
+        )
     return run / "post_train" / "best.pt"

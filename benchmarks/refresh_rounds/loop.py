@@ -89,7 +89,7 @@ class Loop:
         code, printed = run_command(
             self.log,
             *("training/refresh.py", "--feedback", self._table, "--releases", self.store.folder),
-            *("--work", self.out / "work", *plan.refresh_arguments),
+            *("--repository", self.out / "served", "--promote", *plan.refresh_arguments),
         )
         refusal = "" if code == DONE else str(last_json(printed).get("reason", "refused"))
         champion = self._model(self.store.champion())

@@ -1,0 +1,63 @@
+"""The floor of any consumer: a kafka-python poll loop that does nothing with what it reads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Mapping
+
+from kafka import KafkaConsumer, TopicPartition
+
+from benchmarks.process_usage import cpu_seconds
+from contracts.reading import Strict
+
+#: A partition by topic and number.
+Ends = Mapping[tuple[str, int], int]
+
+
+class Rate(Strict, kw_only=True, frozen=True):
+    """Messages read, in how much time, with how much of the processor."""
+
+    messages: int
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def per_second(self) -> float:
+        return self.messages / self.wall_s
+
+    @property
+    def per_cpu_second(self) -> float:
+        return self.messages / self.cpu_s
+
+
+def bare_poll(address: str, ends: Ends) -> Rate:
+    """Read all partitions from their beginning up to ``ends``, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_read, (address, dict(ends)))
+
+
+def _read(address: str, ends: dict[tuple[str, int], int]) -> Rate:
+    consumer = KafkaConsumer(
+        bootstrap_servers=address,
+        group_id=None,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    partitions = {TopicPartition(topic, number): end for (topic, number), end in ends.items()}
+    consumer.assign(list(partitions))
+    consumer.seek_to_beginning()
+    wanted, messages = sum(ends.values()), 0
+    wall, cpu = time.perf_counter(), cpu_seconds(os.getpid())
+    while messages < wanted:
+        for batch in consumer.poll(timeout_ms=500).values():
+            messages += len(batch)
+    rate = Rate(
+        messages=messages,
+        wall_s=time.perf_counter() - wall,
+        cpu_s=cpu_seconds(os.getpid()) - cpu,
+    )
+    consumer.close()
+    return rate
