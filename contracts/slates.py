@@ -8,6 +8,7 @@ from typing import Union
 import msgspec
 
 from contracts.reading import Strict
+from contracts.rules import ListRules
 
 #: A raw feature value. Categories are strings, whole numbers or booleans; dense values numbers.
 Scalar = Union[str, bool, int, float, None]
@@ -22,13 +23,18 @@ class Candidate(Strict, kw_only=True, frozen=True):
 
 
 class RerankRequest(Strict, kw_only=True, frozen=True):
-    """A user and candidates in the order of the previous stage (the given order)."""
+    """A user and candidates in the order of the previous stage (the given order).
+
+    Attributes:
+        rules: what the list must keep to, whatever the model prefers.
+    """
 
     request_id: str
     user: str
     candidates: tuple[Candidate, ...]
     user_features: dict[str, Scalar] = msgspec.field(default_factory=dict)
     surface: str = ""
+    rules: ListRules = ListRules()
 
 
 class Feedback(Strict, kw_only=True, frozen=True):

@@ -28,9 +28,9 @@ import triton_python_backend_utils as pb_utils
 Tensors = list[torch.Tensor]
 
 ENCODER_INPUTS = ("ITEM_CAT", "ITEM_DENSE", "USER_CAT", "USER_DENSE", "COUNT")
-DECODER_INPUTS = ("Z", "PRIOR", "TEMPERATURE", "SEED")
+DECODER_INPUTS = ("Z", "PRIOR", "TEMPERATURE", "SEED", "PINNED", "GROUP", "LIMIT")
 ENCODER_OUTPUTS = ("Z", "PRIOR")
-DECODER_OUTPUTS = ("ORDER", "LOG_PROB", "PASSES")
+DECODER_OUTPUTS = ("ORDER", "LOG_PROB", "PASSES", "RELAXED")
 
 
 class RefusedInputError(ValueError):
@@ -155,6 +155,16 @@ def _check_decoder_input(tensor: dict[str, torch.Tensor]) -> None:
         raise RefusedInputError(
             f"TEMPERATURE is {float(tensor['TEMPERATURE'].min())}; allowed: 0 (greedy) or above"
         )
+    if tensor["GROUP"].shape[1] != tensor["Z"].shape[1]:
+        raise RefusedInputError(
+            f"Z holds {tensor['Z'].shape[1]} candidates, GROUP {tensor['GROUP'].shape[1]}"
+        )
+    if bool((tensor["LIMIT"] < 0).any()):
+        raise RefusedInputError(
+            f"LIMIT holds {int(tensor['LIMIT'].min())}; allowed: k of 1 or more and w of 0 or more"
+        )
+    if bool(((tensor["LIMIT"][:, 1] > 0) & (tensor["LIMIT"][:, 0] < 1)).any()):
+        raise RefusedInputError("LIMIT allows no item of a group; allowed: k of 1 or more")
 
 
 def _check_finite(name: str, tensor: torch.Tensor) -> None:

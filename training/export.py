@@ -133,8 +133,12 @@ def export_engines(
         save_engines(model, aside, mode)
         save_checkpoint(aside / CHECKPOINT, checkpoint)
         gates = parity_gates(
-            Engines(*eager_engines(model, mode)),
-            Engines(load_engine(aside / ENCODER_FILE), load_engine(aside / DECODER_FILE)),
+            Engines(*eager_engines(model, mode), checkpoint.spec.list_size),
+            Engines(
+                load_engine(aside / ENCODER_FILE),
+                load_engine(aside / DECODER_FILE),
+                checkpoint.spec.list_size,
+            ),
             requests,
             checkpoint.spec.candidate_buckets,
             limits,

@@ -9,6 +9,7 @@ import torch
 
 from tests.model.tiny import lively_model, random_batch
 from training.decoding.run import Mode
+from training.engines.parity import no_rules, seeded_rules
 from training.engines.torchscript import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -18,6 +19,13 @@ from training.engines.torchscript import (
 )
 
 MODES = ("omtp", "one_at_a_time", "verified")
+
+
+def rules_of(
+    repeat: int, seeds: list[int], list_size: int, padded: int
+) -> tuple[torch.Tensor, ...]:
+    """Rules in every other call, so that both branches of the engine are compiled."""
+    return (seeded_rules if repeat % 2 else no_rules)(seeds, list_size, padded)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -50,9 +58,16 @@ def test_engines_equal_eager(
             for temperature in (0.0,) if mode == "verified" else (0.0, 0.7):
                 heat = torch.full([len(counts), 1], temperature)
                 seeds = torch.arange(len(counts)).unsqueeze(1) - 1
-                out = decoder(z, prior, heat, seeds)
-                eager = eager_decoder(z, prior, heat, seeds)
-                assert [x.dtype for x in out] == [torch.int32, torch.float32, torch.int32]
+                given = (heat, seeds, *rules_of(repeat, list(range(len(counts))), 6, z.size(1)))
+                out = decoder(z, prior, *given)
+                eager = eager_decoder(z, prior, *given)
+                assert [x.dtype for x in out] == [
+                    torch.int32,
+                    torch.float32,
+                    torch.int32,
+                    torch.int32,
+                ]
                 assert out[0].tolist() == eager[0].tolist()
                 torch.testing.assert_close(out[1], eager[1], atol=1e-4, rtol=1e-3)
                 assert out[2].tolist() == eager[2].tolist()
+                assert out[3].tolist() == eager[3].tolist()

@@ -16,7 +16,7 @@ from tests.serving.conftest import Served
 from tests.serving.toy_engines import SPEC, toy_modules, toy_request
 from training.engines.parity import Engines, answer
 
-EAGER = Engines(*toy_modules())
+EAGER = Engines(*toy_modules(), SPEC.list_size)
 TYPES = {
     "int32": "INT32",
     "int64": "INT64",
@@ -35,6 +35,9 @@ def tensors(batch: EncodedBatch) -> dict[str, np.ndarray]:
         "COUNT": batch.count[:, None],
         "TEMPERATURE": np.zeros((rows, 1), np.float32),
         "SEED": np.zeros((rows, 1), np.int64),
+        "PINNED": np.full((rows, SPEC.list_size), -1, np.int32),
+        "GROUP": np.full((rows, batch.item_cat.shape[1]), -1, np.int32),
+        "LIMIT": np.zeros((rows, 2), np.int32),
     }
 
 
@@ -74,7 +77,7 @@ def test_encoder_and_decoder_alone(served: Served) -> None:
     encoded = infer(served, first, f"gref_{served.release}_encoder")
     z, prior = encoded.as_numpy("Z"), encoded.as_numpy("PRIOR")
     assert (z.shape, prior.shape) == ((2, 16, 12), (2, 16))
-    rest = {"Z": z, "PRIOR": prior, "TEMPERATURE": arrays["TEMPERATURE"], "SEED": arrays["SEED"]}
+    rest = {"Z": z, "PRIOR": prior, **{name: arrays[name] for name in list(arrays)[5:]}}
     decoded = infer(served, rest, f"gref_{served.release}_decoder")
     whole = infer(served, arrays)
     assert decoded.as_numpy("ORDER").tolist() == whole.as_numpy("ORDER").tolist()
@@ -99,6 +102,7 @@ def no_candidates(arrays: dict[str, np.ndarray]) -> None:
     arrays["ITEM_CAT"] = arrays["ITEM_CAT"][:, :0]
     arrays["ITEM_DENSE"] = arrays["ITEM_DENSE"][:, :0]
     arrays["COUNT"] = np.zeros((1, 1), np.int32)
+    arrays["GROUP"] = arrays["GROUP"][:, :0]
 
 
 REFUSED = {
@@ -124,7 +128,7 @@ REFUSED = {
         lambda arrays: arrays.update({k: np.repeat(v, 65, axis=0) for k, v in arrays.items()}),
         "batch-size must be <= 64",
     ),
-    "a tensor missing": (lambda arrays: arrays.pop("SEED"), "expected 7 inputs but got 6"),
+    "a tensor missing": (lambda arrays: arrays.pop("SEED"), "expected 10 inputs but got 9"),
 }
 
 

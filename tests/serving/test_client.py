@@ -22,7 +22,7 @@ from tests.serving.processes import run
 from tests.serving.toy_engines import SPEC, toy_modules, toy_request
 from training.engines.parity import Engines, answer
 
-EAGER = Engines(*toy_modules())
+EAGER = Engines(*toy_modules(), SPEC.list_size)
 
 
 def expected(request: RerankRequest, temperature: float = 0.0, seed: int = 0) -> list[int]:

@@ -21,7 +21,7 @@ from training.engines.parity import (
 torch.set_num_threads(1)
 
 ENCODE, DECODE = toy_modules()
-EAGER = Engines(ENCODE, DECODE)
+EAGER = Engines(ENCODE, DECODE, SPEC.list_size)
 BATCHES = [
     FeatureEncoder(SPEC).encode([toy_request(n, count) for n, count in enumerate((1, 4, 8, 16))]),
     FeatureEncoder(SPEC).encode([toy_request(9, 40)]),
@@ -29,7 +29,9 @@ BATCHES = [
 
 
 def gates(encode=ENCODE, decode=DECODE, parity: ParitySettings | None = None):
-    found = parity_gates(EAGER, Engines(encode, decode), BATCHES, SPEC.candidate_buckets, parity)
+    found = parity_gates(
+        EAGER, Engines(encode, decode, SPEC.list_size), BATCHES, SPEC.candidate_buckets, parity
+    )
     assert tuple(gate.name for gate in found) == REQUIRED_GATES
     return {gate.name.removeprefix("parity."): gate for gate in found}
 
@@ -42,7 +44,7 @@ def test_equal_engines_pass() -> None:
     found = gates()
     assert all(gate.passed for gate in found.values())
     assert found["eager.score"].value == 0
-    assert "10 rows" in found["eager.order"].detail  # 5 requests at 2 temperatures
+    assert "15 rows" in found["eager.order"].detail  # 5 requests, twice freely and once ruled
 
 
 def test_drifted_weights_are_caught() -> None:
@@ -57,27 +59,27 @@ def test_drifted_weights_are_caught() -> None:
 def test_reversed_order_with_true_scores_is_caught() -> None:
     """LOG_PROB alone would not tell."""
 
-    def decode(z, prior, temperature, seed):
-        order, log_prob, passes = DECODE(z, prior, temperature, seed)
+    def decode(*inputs):
+        order, *rest = DECODE(*inputs)
         swapped = order.clone()
         swapped[:, 0], swapped[:, 1] = order[:, 1], order[:, 0]
-        return swapped, log_prob, passes
+        return swapped, *rest
 
     found = gates(decode=decode)
     assert not found["eager.order"].passed
-    assert found["eager.order"].value == 10
+    assert found["eager.order"].value == 15
     assert found["eager.score"].passed
 
 
 def test_confident_other_choice_is_caught_and_named() -> None:
     """An engine that skips the best item in row 2 of a batch, and nowhere else."""
 
-    def decode(z, prior, temperature, seed):
+    def decode(z, prior, *others):
         if len(z) > 2:
-            best = DECODE(z, prior, temperature, seed)[0][2, 0]
+            best = DECODE(z, prior, *others)[0][2, 0]
             prior = prior.clone()
             prior[2, best] -= 50.0
-        return DECODE(z, prior, temperature, seed)
+        return DECODE(z, prior, *others)
 
     found = gates(decode=decode)
     assert not found["eager.order"].passed
@@ -102,15 +104,24 @@ def test_dependence_on_the_padding_is_caught() -> None:
         z, prior = ENCODE(*inputs)
         return z - z.mean(dim=1, keepdim=True), prior
 
-    wrong = Engines(encode, DECODE)
+    wrong = Engines(encode, DECODE, SPEC.list_size)
     found = parity_gates(wrong, wrong, BATCHES, SPEC.candidate_buckets)
     assert {gate.name for gate in found if not gate.passed} >= {"parity.padded.score"}
     assert found[0].passed, "the engine equals its eager model; only the padding betrays it"
 
 
+def test_an_engine_that_ignores_the_rules_is_caught() -> None:
+    def decode(z, prior, temperature, seed, pinned, group, limit):
+        return DECODE(z, prior, temperature, seed, torch.full_like(pinned, -1), group, 0 * limit)
+
+    found = gates(decode=decode)
+    assert not found["eager.order"].passed
+    assert "within rules" in found["eager.order"].detail
+
+
 def test_sampling_that_depends_on_neighbours_is_caught() -> None:
-    def decode(z, prior, temperature, seed):
-        return DECODE(z, prior, temperature, seed + len(z))
+    def decode(z, prior, temperature, seed, *rules):
+        return DECODE(z, prior, temperature, seed + len(z), *rules)
 
     found = gates(decode=decode)
     assert not found["alone.order"].passed
@@ -147,13 +158,20 @@ def test_few_ties_are_excused_and_many_are_not() -> None:
         z[two, 1], prior[two, 1] = z[two, 0], prior[two, 0]
         return z, prior
 
-    def last_of_equals(z, prior, temperature, seed):
-        order, log_prob, passes = DECODE(z.flip(1), prior.flip(1), temperature, seed)
-        back = torch.where(order >= 0, z.shape[1] - 1 - order, order)
-        return back.int(), log_prob, passes
+    def last_of_equals(z, prior, temperature, seed, pinned, group, limit):
+        last = z.shape[1] - 1
+        pinned = torch.where(pinned >= 0, last - pinned, pinned)
+        order, log_prob, passes, gave = DECODE(
+            z.flip(1), prior.flip(1), temperature, seed, pinned, group.flip(1), limit
+        )
+        back = torch.where(order >= 0, last - order, order)
+        return back.int(), log_prob, passes, gave
 
     greedy = (0.0,)
-    eager, engine = Engines(encode, DECODE), Engines(encode, last_of_equals)
+    eager, engine = (
+        Engines(encode, DECODE, SPEC.list_size),
+        Engines(encode, last_of_equals, SPEC.list_size),
+    )
     strict = parity_gates(
         eager, engine, BATCHES, SPEC.candidate_buckets, ParitySettings(temperatures=greedy)
     )

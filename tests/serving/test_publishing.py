@@ -24,6 +24,7 @@ from contracts.reading import ContractError, read_json, read_yaml, write_json
 from contracts.releases import Gate, file_sha256, verify_release
 from tests.serving.processes import ROOT, run
 from tests.serving.toy_engines import SPEC, write_toy_engines
+from training.engines.parity import seeded_rules
 from training.publish import app as publish_command
 from training.release.engines_folder import ENGINES_FILE, EnginesFile
 from training.release.publishing import GateRefusedError, publish
@@ -260,9 +261,13 @@ class BrokenDecoder(torch.nn.Module):
         prior: torch.Tensor,
         temperature: torch.Tensor,
         seed: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        pinned: torch.Tensor,
+        group: torch.Tensor,
+        limit: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         order = torch.zeros(z.size(0), 5, dtype=torch.int32)
-        return order, torch.zeros(z.size(0), 5), torch.ones(z.size(0), 1, dtype=torch.int32)
+        ones = torch.ones(z.size(0), 1, dtype=torch.int32)
+        return order, torch.zeros(z.size(0), 5), ones, 0 * limit
 
 
 @pytest.mark.parametrize(
@@ -330,4 +335,5 @@ def test_same_seed_same_engines(tmp_path: Path, toy_engines: Path) -> None:
     two = torch.jit.load(str(toy_engines / "decoder.pt"))
     z, prior = torch.randn(2, 8, 12), torch.zeros(2, 8)
     zero = torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.int64)
-    assert torch.equal(one(z, prior, *zero)[0], two(z, prior, *zero)[0])
+    rules = seeded_rules([0, 1], 5, 8)
+    assert torch.equal(one(z, prior, *zero, *rules)[0], two(z, prior, *zero, *rules)[0])

@@ -16,6 +16,7 @@ from contracts.encoding import FeatureEncoder
 from contracts.features import Categorical, Dense, FeatureGroup, FeatureSpec, FeedbackKind
 from contracts.releases import DataVersion, Engine, file_sha256
 from contracts.slates import Candidate, RerankRequest
+from training.decoding.rules import make_rules, placed, relaxed, restrict
 from training.engines.parity import Engines, ParitySettings, parity_gates
 from training.release.engines_folder import EnginesFile, write_engines_folder
 
@@ -86,8 +87,12 @@ class ToyDecoder(nn.Module):
         prior_BM: torch.Tensor,
         temperature_B1: torch.Tensor,
         seed_B1: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        pinned_BN: torch.Tensor,
+        group_BM: torch.Tensor,
+        limit_B2: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         batch, padded = prior_BM.size(0), prior_BM.size(1)
+        rules = make_rules(prior_BM, pinned_BN, group_BM, limit_B2)
         free_BM = prior_BM > -1e8
         state_BD = self.start[None, :].expand(batch, -1)
         orders = []
@@ -95,24 +100,29 @@ class ToyDecoder(nn.Module):
         position_M = torch.arange(padded).double()
         for step in range(self.list_size):
             logits_BM = 2.0 * (z_BMD * state_BD[:, None, :]).sum(2) + prior_BM
-            logits_BM = logits_BM.masked_fill(~free_BM, -1e9)
+            place_B1 = torch.full([batch, 1], step)
+            logits_BM = restrict(logits_BM.masked_fill(~free_BM, -1e9), place_B1, rules)
             # Reproducible noise from seed, step and position alone, so that a row's draw does not
             # depend on its neighbours or on the padding.
             phase_BM = (seed_B1 % 9973).double() * 12.9898 + step * 78.233 + position_M * 37.719
             uniform_BM = torch.frac(torch.sin(phase_BM).abs() * 43758.5453).clamp(1e-9, 1 - 1e-9)
             gumbel_BM = -torch.log(-torch.log(uniform_BM)).float()
             noisy_BM = logits_BM + gumbel_BM * temperature_B1
-            choice_B = noisy_BM.masked_fill(~free_BM, -3e9).argmax(1)
+            choice_B = noisy_BM.masked_fill(logits_BM < -1e8, -3e9).argmax(1)
             any_B = free_BM.any(1)
             log_prob_BM = torch.log_softmax(logits_BM, 1)
             chosen_B = log_prob_BM.gather(1, choice_B[:, None])[:, 0]
-            orders.append(torch.where(any_B, choice_B, -torch.ones_like(choice_B)))
+            item_B = torch.where(any_B, choice_B, -torch.ones_like(choice_B))
+            rules = placed(rules, place_B1, item_B)
+            orders.append(item_B)
             log_probs.append(torch.where(any_B, chosen_B, torch.zeros_like(chosen_B)))
             free_BM = free_BM.scatter(1, choice_B[:, None], False)
             item_BD = z_BMD[torch.arange(batch), choice_B]
             state_BD = torch.tanh(self.update(item_BD) + self.start[None, :])
         passes_B1 = torch.full([batch, 1], self.list_size, dtype=torch.int32)
-        return torch.stack(orders, 1).int(), torch.stack(log_probs, 1), passes_B1
+        order_BN = torch.stack(orders, 1).int()
+        gave_B2 = relaxed(order_BN, pinned_BN, rules)
+        return order_BN, torch.stack(log_probs, 1), passes_B1, gave_B2
 
 
 def toy_modules(spec: FeatureSpec = SPEC, seed: int = 0) -> tuple[ToyEncoder, ToyDecoder]:
@@ -157,7 +167,11 @@ def write_toy_engines(folder: Path, spec: FeatureSpec = SPEC, seed: int = 0) -> 
         encoder.encode([toy_request(7, 60)]),
     ]
     gates = parity_gates(
-        Engines(*eager), Engines(*scripted), batches, spec.candidate_buckets, ParitySettings()
+        Engines(*eager, spec.list_size),
+        Engines(*scripted, spec.list_size),
+        batches,
+        spec.candidate_buckets,
+        ParitySettings(),
     )
     engines = EnginesFile(
         engines=tuple(

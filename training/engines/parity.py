@@ -6,6 +6,9 @@ Nothing is published without it. On real requests, greedy and sampled, it compar
 * ``parity.alone``: a row of a batch with the same row as a batch of its own,
 * ``parity.padded``: a batch with the same batch padded to the next larger bucket.
 
+Each batch is decoded freely and, at the first temperature, within rules too: pins and a group
+limit that differ from row to row.
+
 Each comparison makes two gates. ``*.score``: the worst absolute difference of Z, PRIOR (both at
 real candidates) and of LOG_PROB where the orders agree. ``*.order``: how many rows have another
 order. A differing order is excused as a tie where, at its first differing position, both sides
@@ -32,7 +35,7 @@ REQUIRED_GATES = tuple(
 )
 
 Encode = Callable[..., tuple[torch.Tensor, torch.Tensor]]
-Decode = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+Decode = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 class ParitySettings(Strict, kw_only=True, frozen=True):
@@ -61,6 +64,7 @@ class Engines:
 
     encode: Encode
     decode: Decode
+    list_size: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Answer:
     prior_BM: torch.Tensor
     order_BN: torch.Tensor
     log_prob_BN: torch.Tensor
+    relaxed_B2: torch.Tensor
 
 
 @dataclass
@@ -109,17 +114,18 @@ def parity_gates(
     tallies = {name: _Tally() for name in (EAGER, ALONE, PADDED)}
     for number, batch in enumerate(batches):
         wider = [bucket for bucket in buckets if bucket > batch.item_cat.shape[1]]
-        for temperature in settings.temperatures:
-            where = f"batch {number} at temperature {temperature:g}"
+        runs = [(temperature, False) for temperature in settings.temperatures]
+        for temperature, ruled in (*runs, (settings.temperatures[0], True)):
+            where = f"batch {number} at temperature {temperature:g}{' within rules' * ruled}"
             # Row numbers as seeds, so that a row keeps its own when it is alone.
             seeds = list(range(len(batch.count)))
-            ours = answer(engines, batch, temperature, seeds)
-            theirs = answer(eager, batch, temperature, seeds)
+            ours = answer(engines, batch, temperature, seeds, ruled)
+            theirs = answer(eager, batch, temperature, seeds, ruled)
             _compare(tallies[EAGER], theirs, ours, batch.count, where, settings.score)
-            alone = _alone(engines, batch, temperature, seeds)
+            alone = _alone(engines, batch, temperature, seeds, ruled)
             _compare(tallies[ALONE], alone, ours, batch.count, where, settings.score)
             if wider:
-                padded = answer(engines, pad(batch, wider[0]), temperature, seeds)
+                padded = answer(engines, pad(batch, wider[0]), temperature, seeds, ruled)
                 _compare(tallies[PADDED], ours, padded, batch.count, where, settings.score)
     if not tallies[EAGER].rows:
         raise ValueError("no request to check parity with; allowed: at least one batch")
@@ -127,19 +133,48 @@ def parity_gates(
 
 
 def answer(
-    engines: Engines, batch: EncodedBatch, temperature: float, seeds: Sequence[int]
+    engines: Engines,
+    batch: EncodedBatch,
+    temperature: float,
+    seeds: Sequence[int],
+    ruled: bool = False,
 ) -> Answer:
-    """One pass through both engines."""
+    """One pass through both engines; ``ruled`` within the rules of ``seeded_rules``."""
     rows = len(batch.count)
     with torch.inference_mode():
         z_BMD, prior_BM = engines.encode(*encoder_inputs(batch))
-        order_BN, log_prob_BN, _ = engines.decode(
+        order_BN, log_prob_BN, _, relaxed_B2 = engines.decode(
             z_BMD,
             prior_BM,
             torch.full((rows, 1), temperature),
             torch.tensor(seeds, dtype=torch.int64)[:, None],
+            *(seeded_rules if ruled else no_rules)(seeds, engines.list_size, prior_BM.size(1)),
         )
-    return Answer(z_BMD.cpu(), prior_BM.cpu(), order_BN.cpu(), log_prob_BN.cpu())
+    return Answer(z_BMD.cpu(), prior_BM.cpu(), order_BN.cpu(), log_prob_BN.cpu(), relaxed_B2.cpu())
+
+
+def no_rules(seeds: Sequence[int], list_size: int, padded: int) -> tuple[torch.Tensor, ...]:
+    """PINNED, GROUP and LIMIT of requests without rules."""
+    rows = len(seeds)
+    return (
+        torch.full((rows, list_size), -1, dtype=torch.int32),
+        torch.full((rows, padded), -1, dtype=torch.int32),
+        torch.zeros(rows, 2, dtype=torch.int32),
+    )
+
+
+def seeded_rules(seeds: Sequence[int], list_size: int, padded: int) -> tuple[torch.Tensor, ...]:
+    """PINNED, GROUP and LIMIT that follow from each row's seed alone, whatever its padding.
+
+    Candidate 1 + seed % 5 is pinned at position seed % n (where there is such a candidate), and at
+    most one of each three neighbouring candidates may stand among two neighbours.
+    """
+    pinned, _, limit = no_rules(seeds, list_size, padded)
+    for row, seed in enumerate(seeds):
+        pinned[row, seed % list_size] = 1 + seed % 5
+    limit[:] = torch.tensor([1, 2], dtype=torch.int32)
+    group = torch.arange(padded, dtype=torch.int32) // 3
+    return pinned, group.expand(len(seeds), -1).contiguous(), limit
 
 
 def encoder_inputs(batch: EncodedBatch) -> tuple[torch.Tensor, ...]:
@@ -166,16 +201,18 @@ def pad(batch: EncodedBatch, width: int) -> EncodedBatch:
 
 
 def _alone(
-    engines: Engines, batch: EncodedBatch, temperature: float, seeds: Sequence[int]
+    engines: Engines, batch: EncodedBatch, temperature: float, seeds: Sequence[int], ruled: bool
 ) -> Answer:
     rows = [
-        answer(engines, _row(batch, index), temperature, [seed]) for index, seed in enumerate(seeds)
+        answer(engines, _row(batch, index), temperature, [seed], ruled)
+        for index, seed in enumerate(seeds)
     ]
     return Answer(
         z_BMD=torch.cat([row.z_BMD for row in rows]),
         prior_BM=torch.cat([row.prior_BM for row in rows]),
         order_BN=torch.cat([row.order_BN for row in rows]),
         log_prob_BN=torch.cat([row.log_prob_BN for row in rows]),
+        relaxed_B2=torch.cat([row.relaxed_B2 for row in rows]),
     )
 
 
@@ -204,6 +241,7 @@ def _compare(
         left, right = one.order_BN[row].tolist(), two.order_BN[row].tolist()
         if left == right:
             gap = max(gap, _gap(one.log_prob_BN[row], two.log_prob_BN[row]))
+            gap = max(gap, _gap(one.relaxed_B2[row], two.relaxed_B2[row]))
         else:
             at = next(i for i, (a, b) in enumerate(zip(left, right)) if a != b)
             told = f"{place}: {left} against {right}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from training.decoding.rules import make_rules, relaxed
 from training.decoding.run import Mode, make_decode
 from training.model.gen_reranker import GenReranker
 
@@ -38,9 +39,36 @@ class EncoderEngine(nn.Module):
         return z, prior
 
 
+class DecoderEngine(nn.Module):
+    """A decode with the rules of the business as tensors; requests without any pay nothing."""
+
+    def __init__(self, decode: nn.Module) -> None:
+        super().__init__()
+        self.decode = decode
+
+    def forward(
+        self,
+        z: Tensor,
+        prior: Tensor,
+        temperature: Tensor,
+        seed: Tensor,
+        pinned: Tensor,
+        group: Tensor,
+        limit: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if bool((pinned >= 0).any()) or bool((limit[:, 1] > 0).any()):
+            rules = make_rules(prior, pinned, group, limit)
+            order, log_prob, passes = self.decode(z, prior, temperature, seed, rules)
+            return order, log_prob, passes, relaxed(order, pinned, rules)
+        order, log_prob, passes = self.decode(z, prior, temperature, seed)
+        gave = torch.zeros([z.size(0), 2], dtype=torch.int32, device=z.device)
+        return order, log_prob, passes, gave
+
+
 def eager_engines(model: GenReranker, mode: Mode = "omtp") -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder as modules: the reference that engines are compared with."""
-    return EncoderEngine(model).eval(), make_decode(model, model.spec.list_size, mode)
+    decode = make_decode(model, model.spec.list_size, mode)
+    return EncoderEngine(model).eval(), DecoderEngine(decode).eval()
 
 
 def compile_engine(module: nn.Module) -> torch.jit.ScriptModule:

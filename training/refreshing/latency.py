@@ -38,6 +38,7 @@ def measure(
     candidate: Path,
     candidate_engines: tuple[Engine, ...],
     request: EncodedBatch,
+    list_size: int,
 ) -> Latency:
     """Time both on single requests, the rows of a padded batch, greedily.
 
@@ -49,7 +50,8 @@ def measure(
         formats = ", ".join(sorted({engine.format for engine in both}))
         return Latency(why=f"engines are {formats}; only torchscript runs here")
     try:
-        old, new = _load(champion, engines), _load(candidate, candidate_engines)
+        old = _load(champion, engines, list_size)
+        new = _load(candidate, candidate_engines, list_size)
     except RuntimeError as error:
         cause = str(error).partition("\n")[0]
         raise ContractError(f"engines of {champion} or {candidate}: {cause}") from error
@@ -63,9 +65,9 @@ def measure(
     )
 
 
-def _load(folder: Path, engines: tuple[Engine, ...]) -> Engines:
+def _load(folder: Path, engines: tuple[Engine, ...], list_size: int) -> Engines:
     files = {engine.part: folder / engine.file for engine in engines}
-    return Engines(load_engine(files["encoder"]), load_engine(files["decoder"]))
+    return Engines(load_engine(files["encoder"]), load_engine(files["decoder"]), list_size)
 
 
 def _seconds(engines: Engines, request: EncodedBatch) -> float:

@@ -49,7 +49,12 @@ def measure_latency(champion: Champion, champion_folder: Path, work: Work) -> La
     slates = load_slates(work.slates / "test", spec, 32)
     request = next(requests_of(slates, spec))
     return measure(
-        champion_folder, champion.manifest.engines, work.engines, engines.engines, request
+        champion_folder,
+        champion.manifest.engines,
+        work.engines,
+        engines.engines,
+        request,
+        spec.list_size,
     )
 
 

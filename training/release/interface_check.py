@@ -10,6 +10,7 @@ import torch
 
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError
+from training.engines.parity import no_rules
 
 #: PRIOR of a padded candidate is at most this.
 PADDED_PRIOR = -1e9
@@ -40,8 +41,12 @@ def check_engines(encoder_file: Path, decoder_file: Path, spec: FeatureSpec) -> 
             raise ContractError(f"{encoder_file}: does not run: {_cause(error)}") from error
         _check_encoder(encoder_file, z_BMD, prior_BM, padded)
         try:
-            order_BN, log_prob_BN, passes_B1 = decoder(
-                z_BMD, prior_BM, torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.int64)
+            order_BN, log_prob_BN, passes_B1, relaxed_B2 = decoder(
+                z_BMD,
+                prior_BM,
+                torch.zeros(2, 1),
+                torch.zeros(2, 1, dtype=torch.int64),
+                *no_rules([0, 0], spec.list_size, padded),
             )
         except Exception as error:
             raise ContractError(f"{decoder_file}: does not run: {_cause(error)}") from error
@@ -49,6 +54,7 @@ def check_engines(encoder_file: Path, decoder_file: Path, spec: FeatureSpec) -> 
     _check_tensor(decoder_file, "ORDER", order_BN, torch.int32, (2, n))
     _check_tensor(decoder_file, "LOG_PROB", log_prob_BN, torch.float32, (2, n))
     _check_tensor(decoder_file, "PASSES", passes_B1, torch.int32, (2, 1))
+    _check_tensor(decoder_file, "RELAXED", relaxed_B2, torch.int32, (2, 2))
     for row, candidates in zip(order_BN.tolist(), count_B1.flatten().tolist()):
         chosen = row[: min(candidates, n)]
         legal = len(set(chosen)) == len(chosen) and all(0 <= i < candidates for i in chosen)

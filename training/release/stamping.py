@@ -107,9 +107,13 @@ def _dims(facts: ReleaseFacts) -> dict[str, list[int]]:
         "PRIOR": [-1],
         "TEMPERATURE": [1],
         "SEED": [1],
+        "PINNED": [n],
+        "GROUP": [-1],
+        "LIMIT": [2],
         "ORDER": [n],
         "LOG_PROB": [n],
         "PASSES": [1],
+        "RELAXED": [2],
     }
 
 
