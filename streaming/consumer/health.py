@@ -56,7 +56,7 @@ def _handler(health: Health, registry: CollectorRegistry) -> type[BaseHTTPReques
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
 
-        def do_GET(self) -> None:  # noqa: N802 (the name that http.server calls)
+        def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
                 self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)

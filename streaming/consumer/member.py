@@ -59,6 +59,7 @@ class Member:
         self._committed_at = self._ends_at = time.monotonic()
         self._failing_since: float | None = None
         self._retry_at = self._backoff = 0.0
+        self._failure = ""
 
     def run(self, on_ready: Callable[[list[int]], None]) -> None:
         """Join the group and work until ``stop`` is set; then commit and leave.
@@ -111,6 +112,12 @@ class Member:
         self._pause(consumer)
         self._commit_when_due(consumer)
         self._reporter.report(consumer, own, self._paused, self._now())
+        self._health.not_ready = self._why_not_ready()
+
+    def _why_not_ready(self) -> str:
+        if not self._own.is_taken or self._own.pending:
+            return self._failure or "has no lanes yet: a rebalance goes on"
+        return self._failure or ("memory is full" if self._pauses.stuck else "")
 
     def _now(self) -> int:
         """Wall-clock ms that never jump."""
@@ -240,10 +247,11 @@ class Member:
         own, settings, now = self._own, self._settings, time.monotonic()
         if now < self._retry_at or own.pending:
             return
-        due = now >= self._committed_at + settings.commit_interval / 1000
-        if due or urgent(own.lanes, settings.memory_bytes, settings.commit_rows, _LETTERS):
-            if self._attempt("commit", self._commit):
-                self._tell_kafka(consumer)
+        due = now >= self._committed_at + settings.commit_interval / 1000 or urgent(
+            own.lanes, settings.memory_bytes, settings.commit_rows, _LETTERS
+        )
+        if due and self._attempt("commit", self._commit):
+            self._tell_kafka(consumer)
 
     def _commit(self) -> bool:
         with self._own.lock:
@@ -266,13 +274,13 @@ class Member:
             self._backoff = min(_BACKOFF_S[1], max(_BACKOFF_S[0], 2 * self._backoff))
             self._retry_at = now + self._backoff
             self._metrics.failures.inc()
-            self._health.not_ready = f"{what}: {error}"
+            self._failure = f"{what}: {error}"
             log.error("%s failed, again in %.1f s: %s", what, self._backoff, error)
             if now - since > self._settings.give_up / 1000:
                 raise GaveUp(f"{what} has failed for {now - since:.0f} s: {error}") from error
             return False
         self._failing_since, self._backoff, self._retry_at = None, 0.0, 0.0
-        self._health.not_ready = ""
+        self._failure = ""
         return done
 
     def _tell_kafka(self, consumer: Any) -> None:

@@ -51,7 +51,7 @@ def pauses(lanes: Mapping[int, Lane], memory_bytes: int, ahead_ms: int) -> Pause
 
 
 def urgent(lanes: Mapping[int, Lane], memory_bytes: int, rows: int, letters: int) -> bool:
-    """Whether a commit should come before its time: much is closed or refused, or a lane is full."""
+    """Whether not to wait with a commit: much is closed or refused, or a lane is full."""
     share = memory_bytes / max(1, len(lanes))
     if any(lane.closed and lane.held_bytes >= share for lane in lanes.values()):
         return True

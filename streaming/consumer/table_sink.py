@@ -58,6 +58,7 @@ class TableSink:
         create_or_open(uri, spec, self._options)
         self._table = self._load()
         self._since_checkpoint = 0
+        self._mark = 0
 
     def rows(self, slates: Sequence[Slate]) -> pa.Table:
         """Slates as rows of the table; raises ContractError where a value does not fit."""
@@ -160,10 +161,10 @@ class TableSink:
         return f"gref/{self._group}/{partition}/writer"
 
     def _lane(self, partition: int) -> LaneFields | None:
-        values = [
-            self._table.transaction_version(lane_app_id(self._group, partition, name))
-            for name in LANE_FIELDS
-        ]
-        if any(value is None for value in values):
-            return None
+        values = []
+        for name in LANE_FIELDS:
+            value = self._table.transaction_version(lane_app_id(self._group, partition, name))
+            if value is None:
+                return None
+            values.append(value)
         return LaneFields(*values)

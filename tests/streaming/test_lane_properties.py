@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -238,5 +239,5 @@ def test_positions_do_not_go_back(events: list[Event | bytes], steps: list) -> N
                 assert self.fields.exposures_position == min(opened, default=owner.next[0])
 
     run(events, steps, Watching())
-    for before, after in zip(seen, seen[1:]):
+    for before, after in pairwise(seen):
         assert all(b >= a for a, b in zip(before[:6], after[:6]))
