@@ -142,4 +142,10 @@ class KafkaLink:
                     self.trouble = f"{type(future.exception).__name__}: {future.exception}"
                     return Outcome(place, tuple(refused), len(futures))
                 refused.append(place)
+            elif future.value.offset < 0:
+                # "A repetition of what I have": kafka-python believes it. A broker that noted the
+                # batch and crashed before it wrote it says so too. A new connection has a new
+                # producer id, so that sending again can at worst repeat.
+                self.trouble = "acknowledged without an offset"
+                return Outcome(place, tuple(refused), len(futures))
         return Outcome(len(futures), tuple(refused), len(futures))
