@@ -17,7 +17,10 @@ from tests.streaming.feedback_tables import MINUTE, NOON, SPEC, rows_of, slate
 from tests.streaming.row_rules import broken_rules
 
 WINDOW = Window(before=MINUTE, after=10 * MINUTE)
-TIMES = (None, 0, NOON, NOON - MINUTE - 9, NOON + 5 * MINUTE, NOON + 10 * MINUTE + 9)
+TIMES = (
+    *(None, 0, NOON, NOON + 5 * MINUTE),
+    *(NOON - MINUTE, NOON - MINUTE - 1, NOON + 10 * MINUTE, NOON + 10 * MINUTE + 1),
+)
 NUMBERS = (None, 0.0, 1.0, -0.5, 2.5, math.nan, math.inf, -math.inf, 1e-7)
 TEXTS = (None, "", "i0-0", "i0-1", "other")
 
