@@ -121,6 +121,8 @@ def test_lanes_by_group_and_slowest_watermark(uri: str) -> None:
 def test_rows_added_between_versions_are_told_after_compaction(uri: str) -> None:
     """What a refresh reads: compaction and clean-up add no row and hide none."""
     before = [added(uri, after, until) for after in range(6) for until in range(after + 1, 7)]
+    # From version 0 on: the only range that looks at whether the feed is on.
+    assert added(uri, -1, 6) == [f"q{number:06}" for number in range(18)]
     assert added(uri, 2, 4) == [f"q{number:06}" for number in range(6, 12)]
     compact(open_table(uri)[0], TARGET)
     append(uri, [slate(70)])

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,3 +78,19 @@ def test_columns_find_what_rows_find(made: list[dict[str, Any]], window: Window)
 
 def test_right_rows_break_nothing() -> None:
     assert found(rows_of([slate(number) for number in range(30)]), WINDOW) == [set()] * 30
+
+
+@pytest.mark.parametrize(
+    ("late", "is_broken"),
+    [
+        (-MINUTE - 1, True),
+        (-MINUTE, False),
+        (0, False),
+        (10 * MINUTE, False),
+        (10 * MINUTE + 1, True),
+    ],
+)
+def test_the_window_holds_both_its_ends(late: int, is_broken: bool) -> None:
+    (row,) = rows_of([slate(0)])
+    row["feedback_time__click"] = [NOON + late, None]
+    assert found([row], WINDOW) == [{"feedback_outside_window"} if is_broken else set()]
