@@ -12,6 +12,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from contracts.reading import ContractError
+from streaming.consumer import parked_records
 from streaming.consumer.committing import Committer, positions
 from streaming.consumer.dead_letter_sender import DeadLetterSender, NotSent
 from streaming.consumer.health import Health
@@ -158,6 +159,7 @@ class Member:
         return None
 
     def _poll(self, consumer: Any) -> dict[TopicPartition, list[Any]]:
+        parked_records.release(consumer)
         try:
             batches: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=_POLL_MS)
         except OffsetOutOfRangeError as error:
