@@ -16,7 +16,7 @@ def release(consumer: Any) -> None:
 
     Harmless where kafka-python has mended it or is built differently.
     """
-    fetcher = getattr(consumer, "_fetcher", None)
+    fetcher: Any = getattr(consumer, "_fetcher", None)
     in_turn = getattr(fetcher, "_next_partition_records", None)
     if in_turn is not None and not in_turn:
         fetcher._next_partition_records = None
