@@ -47,9 +47,20 @@ class Gate(Strict, kw_only=True, frozen=True):
 
 
 class Engine(Strict, kw_only=True, frozen=True):
-    """How one engine file was built and what it needs to run."""
+    """How one engine file was built and what it needs to run.
 
-    part: Literal["encoder", "decoder"]
+    Attributes:
+        part: ``noise`` is there where the decoder takes the noise of sampling as an input.
+        backend: Triton's, that serves it.
+        versions: of the libraries that built it, by their names in Python; ``cpu`` is the
+            instruction set of code that was compiled for a CPU.
+        compute_capability: of the GPU that it was built for; None where it runs on any, or on none.
+        container: tag of the container that it was built for.
+        max_batch: the most rows of a call, where the file has a limit.
+        tensors: name of the engine interface -> name in the file, of those that differ.
+    """
+
+    part: Literal["encoder", "noise", "decoder"]
     format: Literal["torchscript", "tensorrt", "aotinductor"]
     precision: Literal["fp32", "fp16", "bf16", "int8"]
     backend: str
@@ -57,6 +68,8 @@ class Engine(Strict, kw_only=True, frozen=True):
     versions: dict[str, str]
     compute_capability: str | None = None
     container: str | None = None
+    max_batch: int | None = None
+    tensors: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class ReleaseManifest(Strict, kw_only=True, frozen=True):
@@ -78,7 +91,7 @@ class ReleaseManifest(Strict, kw_only=True, frozen=True):
     feature_spec_sha256: str
     list_size: int
     heads: int
-    profile: Literal["cpu", "gpu", "tensorrt"]
+    profile: Literal["cpu", "gpu", "tensorrt", "aoti"]
     settings: dict[str, Any]
     gates: tuple[Gate, ...]
     engines: tuple[Engine, ...]

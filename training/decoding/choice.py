@@ -31,9 +31,19 @@ def gumbel(seed_B1: Tensor, step: int, candidates: int) -> Tensor:
 
 def gumbel_lists(seed_B1: Tensor, list_size: int, candidates: int) -> Tensor:
     """The noise of every position [B, N, M]: at [:, step] that of ``gumbel``."""
-    step_N1 = torch.arange(list_size, device=seed_B1.device).unsqueeze(1)
-    index_NM = torch.arange(candidates, device=seed_B1.device) + step_N1 * 4096 + 1
-    return _gumbel(_mix(seed_B1).unsqueeze(2) + index_NM * -7046029254386353131)
+    return gumbel_at(seed_B1, counters(list_size, candidates, seed_B1.device))
+
+
+def counters(list_size: int, candidates: int, device: torch.device) -> Tensor:
+    """What the noise of each position and candidate adds to its row's seed, int64 [N, M]."""
+    step_N1 = torch.arange(list_size, device=device).unsqueeze(1)
+    index_NM = torch.arange(candidates, device=device) + step_N1 * 4096 + 1
+    return index_NM * -7046029254386353131
+
+
+def gumbel_at(seed_B1: Tensor, counter_NM: Tensor) -> Tensor:
+    """The noise [B, N, M] of the ``counters``."""
+    return _gumbel(_mix(seed_B1).unsqueeze(2) + counter_NM)
 
 
 def _gumbel(counter: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,10 @@ from contracts.features import MAX_CANDIDATES, FeatureSpec
 from training.decoding.choice import gumbel_lists
 from training.decoding.omtp import OmtpDecode
 from training.decoding.rules import make_rules, relaxed
+from training.engines.formats import Precision
 from training.engines.torchscript import EncoderEngine
 from training.model.gen_reranker import GenReranker
 
-Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 ENCODER_INPUTS = ("ITEM_CAT", "ITEM_DENSE", "USER_CAT", "USER_DENSE", "COUNT")
@@ -67,7 +67,7 @@ class ExportedEncoder(nn.Module):
         user_dense: Tensor,
         count: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        with _arithmetic(self.precision):
+        with _arithmetic(self.precision, item_dense.device.type):
             z, prior = self.engine(item_cat, item_dense, user_cat, user_dense, count)
         return z.float(), prior.float()
 
@@ -90,7 +90,7 @@ class ExportedDecoder(nn.Module):
         group_BM: Tensor,
         limit_B2: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        with _arithmetic(self.precision):
+        with _arithmetic(self.precision, z_BMZ.device.type):
             rules = make_rules(prior_BM, pinned_BN, group_BM, limit_B2)
             order, log_prob, passes = self.decode.lists(
                 z_BMZ, prior_BM, temperature_B1, noise_BNM, rules
@@ -109,46 +109,48 @@ def encoder_example(spec: FeatureSpec, batch: int = 2, candidates: int = 16) -> 
     )
 
 
+def encoder_arguments(spec: FeatureSpec) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+    """Example inputs of the encoder, and which axes of them are dynamic (torch.export)."""
+    batch, candidates = _axes(spec)
+    both, row = {0: batch, 1: candidates}, {0: batch}
+    return encoder_example(spec), (both, both, row, row, row)
+
+
+def decoder_arguments(
+    model: GenReranker, from_seed: bool = False
+) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+    """As ``encoder_arguments`` for the decoder, with SEED or with NOISE as its fourth input."""
+    with torch.inference_mode():
+        z, prior = EncoderEngine(model)(*encoder_example(model.spec))
+    (rows, m), n = prior.shape, model.spec.list_size
+    batch, candidates = _axes(model.spec)
+    both, row = {0: batch, 1: candidates}, {0: batch}
+    seed = torch.zeros(rows, 1, dtype=torch.int64)
+    inputs = (
+        z.clone(),
+        prior.clone(),
+        torch.zeros(rows, 1),
+        seed if from_seed else torch.zeros(rows, n, m),
+        torch.full([rows, n], -1, dtype=torch.int32),
+        torch.full([rows, m], -1, dtype=torch.int32),
+        torch.zeros(rows, 2, dtype=torch.int32),
+    )
+    drawn = row if from_seed else {0: batch, 2: candidates}
+    return inputs, (both, both, row, drawn, row, both, row)
+
+
 def encoder_graph(model: GenReranker, precision: Precision = "fp32") -> bytes:
     """The encoder as serialized ONNX, dynamic in batch and candidates."""
-    batch, candidates = _axes(model.spec)
-    per_item = {0: batch, 1: candidates}
-    return _export(
-        ExportedEncoder(model, precision),
-        encoder_example(model.spec),
-        (per_item, per_item, {0: batch}, {0: batch}, {0: batch}),
-        ENCODER_INPUTS,
-        ENCODER_OUTPUTS,
-    )
+    module = ExportedEncoder(model, precision)
+    return _export(module, *encoder_arguments(model.spec), ENCODER_INPUTS, ENCODER_OUTPUTS)
 
 
 def decoder_graph(
     model: GenReranker, precision: Precision = "fp32", block: int | None = None
 ) -> bytes:
     """The decode of n items as serialized ONNX, its passes unrolled."""
-    with torch.inference_mode():
-        z, prior = EncoderEngine(model)(*encoder_example(model.spec))
-    rows, candidates = prior.shape
-    n = model.spec.list_size
-    batch_axis, candidate_axis = _axes(model.spec)
-    both = {0: batch_axis, 1: candidate_axis}
-    inputs = (
-        z.clone(),
-        prior.clone(),
-        torch.zeros(rows, 1),
-        torch.zeros(rows, n, candidates),
-        torch.full([rows, n], -1, dtype=torch.int32),
-        torch.full([rows, candidates], -1, dtype=torch.int32),
-        torch.zeros(rows, 2, dtype=torch.int32),
-    )
-    row = {0: batch_axis}
-    return _export(
-        ExportedDecoder(model, precision, block),
-        inputs,
-        (both, both, row, {0: batch_axis, 2: candidate_axis}, row, both, row),
-        DECODER_INPUTS,
-        DECODER_OUTPUTS,
-    )
+    module = ExportedDecoder(model, precision, block)
+    return _export(module, *decoder_arguments(model), DECODER_INPUTS, DECODER_OUTPUTS)
 
 
 def _axes(spec: FeatureSpec) -> tuple[Any, Any]:
@@ -160,11 +162,11 @@ def _axes(spec: FeatureSpec) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _arithmetic(precision: Precision) -> Iterator[None]:
+def _arithmetic(precision: Precision, device: str) -> Iterator[None]:
     if precision == "fp32":
         yield
         return
-    with torch.autocast("cpu", DTYPES[precision]):
+    with torch.autocast(device, DTYPES[precision]):
         yield
 
 

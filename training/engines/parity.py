@@ -28,6 +28,7 @@ import torch
 from contracts.encoding import EncodedBatch
 from contracts.reading import Strict
 from contracts.releases import Gate
+from training.decoding.choice import gumbel_lists
 
 EAGER, ALONE, PADDED = "parity.eager", "parity.alone", "parity.padded"
 REQUIRED_GATES = tuple(
@@ -121,12 +122,13 @@ def parity_gates(
             seeds = list(range(len(batch.count)))
             ours = answer(engines, batch, temperature, seeds, ruled)
             theirs = answer(eager, batch, temperature, seeds, ruled)
-            _compare(tallies[EAGER], theirs, ours, batch.count, where, settings.score)
+            drawn = _noise(seeds, engines.list_size, ours) if temperature else None
+            _compare(tallies[EAGER], theirs, ours, batch.count, where, settings.score, drawn)
             alone = _alone(engines, batch, temperature, seeds, ruled)
-            _compare(tallies[ALONE], alone, ours, batch.count, where, settings.score)
+            _compare(tallies[ALONE], alone, ours, batch.count, where, settings.score, drawn)
             if wider:
                 padded = answer(engines, pad(batch, wider[0]), temperature, seeds, ruled)
-                _compare(tallies[PADDED], ours, padded, batch.count, where, settings.score)
+                _compare(tallies[PADDED], ours, padded, batch.count, where, settings.score, drawn)
     if not tallies[EAGER].rows:
         raise ValueError("no request to check parity with; allowed: at least one batch")
     return tuple(gate for name, tally in tallies.items() for gate in _gates(name, tally, settings))
@@ -227,8 +229,19 @@ def _row(batch: EncodedBatch, index: int) -> EncodedBatch:
     )
 
 
+def _noise(seeds: Sequence[int], list_size: int, given: Answer) -> torch.Tensor:
+    seed_B1 = torch.tensor(seeds, dtype=torch.int64)[:, None]
+    return gumbel_lists(seed_B1, list_size, given.prior_BM.size(1))
+
+
 def _compare(
-    tally: _Tally, one: Answer, two: Answer, count: np.ndarray, where: str, limit: float
+    tally: _Tally,
+    one: Answer,
+    two: Answer,
+    count: np.ndarray,
+    where: str,
+    limit: float,
+    noise_BNM: torch.Tensor | None,
 ) -> None:
     """Add the rows of two answers to the same requests to a tally."""
     for row, candidates in enumerate(count.tolist()):
@@ -245,7 +258,13 @@ def _compare(
         else:
             at = next(i for i, (a, b) in enumerate(zip(left, right)) if a != b)
             told = f"{place}: {left} against {right}"
-            if _gap(one.log_prob_BN[row, at], two.log_prob_BN[row, at]) <= limit:
+            chosen = one.log_prob_BN[row, at], two.log_prob_BN[row, at]
+            tied = _gap(*chosen) <= limit
+            if noise_BNM is not None and left[at] >= 0 and right[at] >= 0:
+                drawn_M = noise_BNM[row, at]
+                sums = chosen[0] + drawn_M[left[at]], chosen[1] + drawn_M[right[at]]
+                tied = tied or _gap(*sums) <= limit
+            if tied:
                 tally.tied += 1
                 tally.first_tie = tally.first_tie or told
             else:

@@ -1,150 +1,167 @@
-"""TensorRT plans of the ONNX graphs, with or without a GPU at hand.
+"""TensorRT engines: a plan each for encoder and decoder, and the noise of sampling as TorchScript.
 
-With a GPU, ``tensorrt`` builds for it, best inside the container that will serve. Without one,
-``tensorrt-rtx`` builds for a named compute capability (it knows 7.5, 8.0, 8.6, 8.9, 12.0, 12.1).
-A plan runs on the capability and the version that built it and nowhere else: both go into the
-release's manifest.
+A plan has neither the shifts nor the exclusive or of the counter-based generator, so NOISE is an
+input of the decoder's, and a third model makes it from SEED.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from torch import nn
 
-from contracts.features import FeatureSpec
-from contracts.reading import ContractError, Strict
-from training.engines.onnx_graph import Precision
+from contracts.reading import ContractError
+from contracts.releases import Engine
+from training.decoding.run import Mode
+from training.engines import exported_plan, onnx_graph
+from training.engines.formats import EngineSettings, Saved
+from training.engines.onnx_graph import ExportedDecoder, ExportedEncoder, NoiseEngine
+from training.engines.onnx_runtime import NotImplementedHereError, graph_engines, seeded
+from training.engines.parity import Engines
+from training.engines.plan_builder import PlanBuilder, this_gpu
+from training.engines.plan_runtime import Plan, plan_engines, tensor_names
+from training.engines.torchscript import compile_engine, load_engine
+from training.model.gen_reranker import GenReranker
 
-#: Requests of the shapes that a plan is tuned for.
-TUNED_BATCH, TUNED_CANDIDATES = 8, 32
-
-
-class PlanSettings(Strict, kw_only=True, frozen=True):
-    """How plans are built.
-
-    Attributes:
-        precision: of matrix products and attention; scores, masks and choices stay in fp32.
-        compute_capability: "8.9" and so on; None is the GPU of this machine.
-        max_batch: rows of one call.
-        container: tag of the container that serves, e.g. "26.07-py3"; recorded, and checked
-            before loading.
-    """
-
-    precision: Precision = "fp32"
-    compute_capability: str | None = None
-    max_batch: int = 64
-    container: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.max_batch <= 1024:
-            raise ValueError(f"max_batch is {self.max_batch}; allowed: 1 to 1024")
+FILES = {"encoder": "encoder.plan", "noise": "noise.pt", "decoder": "decoder.plan"}
 
 
-def this_gpu() -> str | None:
-    """The compute capability of this machine's first GPU, e.g. "9.0"; None without one."""
-    if not torch.cuda.is_available():
-        return None
-    major, minor = torch.cuda.get_device_capability(0)
-    return f"{major}.{minor}"
+@dataclass
+class _Plan:
+    """A plan as it was built, and the graph where it came from one."""
+
+    content: bytes
+    graph: bytes = b""
+    versions: dict[str, str] = field(default_factory=dict)
+    tensors: dict[str, str] = field(default_factory=dict)
 
 
-class PlanBuilder:
-    """TensorRT's builder for one target."""
-
-    def __init__(self, settings: PlanSettings) -> None:
-        """Find the library that can build for the target.
-
-        Raises:
-            ContractError: neither library is installed, or the one that is cannot build for it.
-        """
-        here = this_gpu()
-        target = settings.compute_capability or here
-        if target is None:
-            raise ContractError(
-                "no GPU here to build a plan for; name a target, e.g. --compute-capability 8.9"
-            )
-        self.settings = settings
-        self.compute_capability = target
-        self.library = "tensorrt" if target == here else "tensorrt_rtx"
-        try:
-            self._trt: Any = importlib.import_module(self.library)
-        except ImportError as error:
-            package = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx-cu13"}[self.library]
-            raise ContractError(
-                f"building a plan for compute capability {target} needs {package}, which is not "
-                f"installed ({error}); pip install {package}"
-            ) from error
-        self._logger = self._trt.Logger(self._trt.Logger.ERROR)
-        self.versions = {self.library: str(self._trt.__version__), "torch": str(torch.__version__)}
-        if self.library == "tensorrt_rtx":
-            self._named_target()
-
-    def build(self, graph: bytes, spec: FeatureSpec) -> bytes:
-        """The plan of a graph, for 1 to ``max_batch`` rows and every candidate bucket.
-
-        Raises:
-            ContractError: the parser or the builder refuses the graph; with their words.
-        """
-        trt = self._trt
-        builder = trt.Builder(self._logger)
-        network = builder.create_network(self._network_flags())
-        parser = trt.OnnxParser(network, self._logger)
-        if not parser.parse(graph):
-            errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-            raise ContractError(f"TensorRT cannot read the graph: {errors}")
-        config = builder.create_builder_config()
-        if self.library == "tensorrt_rtx":
-            config.num_compute_capabilities = 1
-            config.set_compute_capability(self._named_target(), 0)
-        profile = builder.create_optimization_profile()
-        buckets = spec.candidate_buckets
-        for index in range(network.num_inputs):
-            tensor = network.get_input(index)
-            shapes = [
-                _shape(tuple(tensor.shape), batch, candidates)
-                for batch, candidates in (
-                    (1, min(buckets)),
-                    (
-                        min(TUNED_BATCH, self.settings.max_batch),
-                        min(max(TUNED_CANDIDATES, min(buckets)), max(buckets)),
-                    ),
-                    (self.settings.max_batch, max(buckets)),
-                )
-            ]
-            profile.set_shape(tensor.name, *shapes)
-        config.add_optimization_profile(profile)
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise ContractError(
-                f"{self.library} {trt.__version__} could not build a plan for compute capability "
-                f"{self.compute_capability}; its log above says why"
-            )
-        return bytes(plan)
-
-    def _network_flags(self) -> int:
-        # Types are those of the graph (casts for fp16 and bf16 are in it), where there is a choice.
-        flags = getattr(self._trt, "NetworkDefinitionCreationFlag", None)
-        strongly = getattr(flags, "STRONGLY_TYPED", None)
-        return 0 if strongly is None else 1 << int(strongly)
-
-    def _named_target(self) -> Any:
-        name = "SM" + self.compute_capability.replace(".", "")
-        known = self._trt.ComputeCapability
-        target = getattr(known, name, None)
-        if target is None:
-            allowed = sorted(one for one in dir(known) if one.startswith("SM"))
-            raise ContractError(
-                f"compute capability {self.compute_capability}: {self.library} "
-                f"{self._trt.__version__} does not build for it; allowed: {', '.join(allowed)}. "
-                "Build on a machine with that GPU instead"
-            )
-        return target
-
-
-def _shape(shape: tuple[int, ...], batch: int, candidates: int) -> tuple[int, ...]:
-    """Dynamic axes filled in: the first is the batch, any other the candidates."""
-    return tuple(
-        size if size >= 0 else batch if axis == 0 else candidates for axis, size in enumerate(shape)
+def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
+    """Of the seam (``formats.py``)."""
+    if mode == "verified":
+        raise ContractError(
+            "verified decoding settles as many items as the data allows, which no plan can; "
+            "allowed for tensorrt: --mode omtp or one_at_a_time"
+        )
+    block = 1 if mode == "one_at_a_time" else None
+    builder = PlanBuilder(settings)
+    encoder = _encoder_plan(model, builder)
+    decoder = _decoder_plan(model, builder, block)
+    noise = compile_engine(NoiseEngine(model.spec.list_size))
+    (folder / FILES["encoder"]).write_bytes(encoder.content)
+    (folder / FILES["decoder"]).write_bytes(decoder.content)
+    (folder / FILES["noise"]).write_bytes(_packed(noise))
+    engines = (
+        _entry("encoder", encoder, builder),
+        Engine(
+            part="noise",
+            format="torchscript",
+            precision="fp32",
+            backend="pytorch",
+            file=FILES["noise"],
+            versions={"torch": str(torch.__version__)},
+            container=settings.container,
+        ),
+        _entry("decoder", decoder, builder),
     )
+    n = model.spec.list_size
+    if builder.library == "tensorrt":
+        return Saved(engines, load(folder, engines, n))
+    try:
+        graphs = graph_engines(encoder.graph, decoder.graph, noise, n)
+        return Saved(engines, graphs, "the ONNX graph by ONNX Runtime, not the plan")
+    except NotImplementedHereError:
+        precision = settings.precision
+        decode = seeded(ExportedDecoder(model, precision, block).eval(), noise)
+        modules = Engines(ExportedEncoder(model, precision).eval(), decode, n)
+        return Saved(engines, modules, f"the exported module in {precision} by torch, not the plan")
+
+
+def load(folder: Path, engines: Sequence[Engine], list_size: int) -> Engines:
+    """Of the seam: on the GPU that the plans were built for, and nowhere else."""
+    found = {engine.part: engine for engine in engines}
+    here = this_gpu()
+    for part in ("encoder", "decoder"):
+        if found[part].compute_capability != here or "tensorrt" not in found[part].versions:
+            library = next((name for name in found[part].versions if "tensorrt" in name), "?")
+            raise ContractError(
+                f"{folder / found[part].file}: built by {library} for compute capability "
+                f"{found[part].compute_capability}; this machine has {here or 'no GPU'}"
+            )
+    trt = PlanBuilder(EngineSettings(format="tensorrt")).trt
+    encoder, decoder = (
+        Plan(trt, (folder / found[part].file).read_bytes(), found[part].tensors)
+        for part in ("encoder", "decoder")
+    )
+    return plan_engines(encoder, decoder, load_engine(folder / found["noise"].file), list_size)
+
+
+def _encoder_plan(model: GenReranker, builder: PlanBuilder) -> _Plan:
+    precision = builder.settings.precision
+    names = onnx_graph.ENCODER_INPUTS, onnx_graph.ENCODER_OUTPUTS
+    module = ExportedEncoder(model, precision)
+    if plan := _exported(
+        module, onnx_graph.encoder_arguments(model.spec), names, model, builder
+    ):
+        return plan
+    graph = onnx_graph.encoder_graph(model, precision)
+    return _Plan(builder.build(graph, model.spec), graph)
+
+
+def _decoder_plan(model: GenReranker, builder: PlanBuilder, block: int | None) -> _Plan:
+    precision = builder.settings.precision
+    names = onnx_graph.DECODER_INPUTS, onnx_graph.DECODER_OUTPUTS
+    module = ExportedDecoder(model, precision, block)
+    if plan := _exported(module, onnx_graph.decoder_arguments(model), names, model, builder):
+        return plan
+    graph = onnx_graph.decoder_graph(model, precision, block)
+    return _Plan(builder.build(graph, model.spec), graph)
+
+
+def _exported(  # type: ignore[no-untyped-def]
+    module: nn.Module, arguments, names, model: GenReranker, builder: PlanBuilder
+) -> _Plan | None:
+    """The plan by torch-tensorrt, where it is here and builds for this GPU; else None."""
+    if builder.library != "tensorrt" or not exported_plan.is_available():
+        return None
+    try:
+        content = exported_plan.exported_plan(
+            module, arguments, model.spec, builder.settings.max_batch
+        )
+    except Exception as error:  # whatever a converter lacks; the other way is as good
+        warnings.warn(
+            f"torch-tensorrt does not convert {type(module).__name__} ({error}); "
+            "building from its ONNX graph",
+            stacklevel=2,
+        )
+        return None
+    own = tensor_names(builder.trt, content, *names)
+    return _Plan(content, versions={"torch_tensorrt": exported_plan.version()}, tensors=own)
+
+
+def _entry(part: str, plan: _Plan, builder: PlanBuilder) -> Engine:
+    return Engine(
+        part=part,  # type: ignore[arg-type]
+        format="tensorrt",
+        precision=builder.settings.precision,
+        backend="tensorrt",
+        file=FILES[part],
+        versions={**builder.versions, **plan.versions},
+        compute_capability=builder.compute_capability,
+        container=builder.settings.container,
+        max_batch=builder.settings.max_batch,
+        tensors=plan.tensors,
+    )
+
+
+def _packed(engine: torch.jit.ScriptModule) -> bytes:
+    packed = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(engine, packed)
+    return packed.getvalue()

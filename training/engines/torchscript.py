@@ -1,31 +1,46 @@
 """TorchScript engines: encoder and OMTP decode with the interface of docs/architecture.md.
 
 torch marks TorchScript as deprecated, and it is what Triton's python and pytorch backends load;
-what differs by format is this file alone, so that torch.export can follow.
+``aotinductor.py`` is its successor behind the same seam (``formats.py``).
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from contracts.features import MAX_CANDIDATES
+from contracts.reading import ContractError
+from contracts.releases import Engine
 from training.decoding.rules import make_rules, relaxed
 from training.decoding.run import Mode, make_decode
+from training.engines.formats import EngineSettings, Saved
+from training.engines.parity import Engines
 from training.model.gen_reranker import GenReranker
 
 ENCODER_FILE, DECODER_FILE = "encoder.pt", "decoder.pt"
 
 
 class EncoderEngine(nn.Module):
-    """The encoder with positions taken from the candidates' order."""
+    """The encoder with positions taken from the candidates' order.
+
+    No input can make it read beyond a table: on a GPU that would end the whole server. A category
+    that its table does not have counts as missing (row 0), and more candidates than there are
+    positions are an error of the call.
+    """
 
     def __init__(self, model: GenReranker) -> None:
         super().__init__()
         self.encoder = model.encoder
+        self.most = MAX_CANDIDATES
+        for name, group in (("item_rows", model.spec.item), ("user_rows", model.spec.user)):
+            rows = [feature.rows for feature in group.categorical] or [1]
+            self.register_buffer(name, torch.tensor(rows, dtype=torch.int32), persistent=False)
 
     def forward(
         self,
@@ -35,8 +50,20 @@ class EncoderEngine(nn.Module):
         user_dense: Tensor,
         count: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        z, prior = self.encoder(item_cat, item_dense, user_cat, user_dense, count)
+        if item_cat.size(1) > self.most:
+            raise ValueError("more candidates than positions")
+        z, prior = self.encoder(
+            _within(item_cat, self.item_rows),
+            item_dense,
+            _within(user_cat, self.user_rows),
+            user_dense,
+            count,
+        )
         return z, prior
+
+
+def _within(cat: Tensor, rows: Tensor) -> Tensor:
+    return cat.masked_fill((cat < 0) | (cat >= rows), 0)
 
 
 class DecoderEngine(nn.Module):
@@ -99,3 +126,30 @@ def load_engine(path: Path) -> torch.jit.ScriptModule:
         warnings.simplefilter("ignore", DeprecationWarning)
         engine: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     return engine.eval()
+
+
+def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
+    """Of the seam (``formats.py``): one file serves on CPU and on GPU, as the profile says."""
+    save_engines(model, folder, mode)
+    engines = tuple(
+        Engine(
+            part=part,  # type: ignore[arg-type]
+            format="torchscript",
+            precision="fp32",
+            backend="python",
+            file=file,
+            versions={"torch": str(torch.__version__)},
+            container=settings.container,
+        )
+        for part, file in (("encoder", ENCODER_FILE), ("decoder", DECODER_FILE))
+    )
+    return Saved(engines, load(folder, engines, model.spec.list_size))
+
+
+def load(folder: Path, engines: Sequence[Engine], list_size: int) -> Engines:
+    """Of the seam: the engines as Triton's python backend runs them."""
+    found = {engine.part: folder / engine.file for engine in engines}
+    try:
+        return Engines(load_engine(found["encoder"]), load_engine(found["decoder"]), list_size)
+    except RuntimeError as error:
+        raise ContractError(f"{folder}: not TorchScript engines: {error}") from error

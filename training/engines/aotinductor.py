@@ -1,0 +1,152 @@
+"""AOTInductor engines: packages (.pt2) of machine code, compiled from torch.export's program.
+
+The successor of TorchScript, for Triton's ``platform: "torch_aoti"``. Compiled for the GPU of this
+machine or, without one, for its CPU: a package runs on what it was compiled for and nowhere else.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contracts.features import MAX_CANDIDATES
+from contracts.reading import ContractError
+from contracts.releases import Engine
+from training.decoding.choice import counters, gumbel_at
+from training.decoding.run import Mode
+from training.engines.formats import EngineSettings, Precision, Saved
+from training.engines.onnx_graph import (
+    ExportedDecoder,
+    ExportedEncoder,
+    decoder_arguments,
+    encoder_arguments,
+)
+from training.engines.parity import Engines
+from training.engines.plan_builder import this_gpu
+from training.model.gen_reranker import GenReranker
+
+FILES = {"encoder": "encoder.pt2", "decoder": "decoder.pt2"}
+
+
+class SeededDecoder(nn.Module):
+    """The decoder of the engine interface, without a branch: the noise is always drawn."""
+
+    def __init__(self, model: GenReranker, precision: Precision, block: int | None) -> None:
+        super().__init__()
+        self.decoder = ExportedDecoder(model, precision, block)
+        # A table, for the compiler takes products of indices for addresses and finds them too large.
+        # One wider than any request, or torch.export would make a case of the widest.
+        table = counters(model.spec.list_size, MAX_CANDIDATES + 1, torch.device("cpu"))
+        self.register_buffer("counters", table)
+
+    def forward(
+        self, z: Tensor, prior: Tensor, temperature: Tensor, seed: Tensor, *rules: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        noise = gumbel_at(seed, self.counters[:, : prior.size(1)])
+        out: tuple[Tensor, Tensor, Tensor, Tensor] = self.decoder(
+            z, prior, temperature, noise, *rules
+        )
+        return out
+
+
+def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
+    """Of the seam (``formats.py``)."""
+    here = this_gpu()
+    if mode == "verified":
+        raise ContractError(
+            "verified decoding settles as many items as the data allows, which no package can; "
+            "allowed for aotinductor: --mode omtp or one_at_a_time"
+        )
+    if settings.compute_capability not in (None, here):
+        raise ContractError(
+            f"compute capability {settings.compute_capability}: AOTInductor compiles for this "
+            f"machine, which has {here or 'no GPU'}; run it where that GPU is"
+        )
+    if here is None and shutil.which("g++") is None:
+        raise ContractError("AOTInductor needs a C++ compiler for the CPU; install g++")
+    device = "cuda" if here else "cpu"
+    block = 1 if mode == "one_at_a_time" else None
+    seeded = SeededDecoder(model, settings.precision, block)
+    inputs, (*most, pinned, group, limit) = decoder_arguments(model, from_seed=True)
+    _compile(
+        ExportedEncoder(model, settings.precision),
+        *encoder_arguments(model.spec),
+        folder / FILES["encoder"],
+        device,
+    )
+    rules = (pinned, group, limit)  # of *rules, which torch.export sees as one
+    _compile(seeded, inputs, (*most, rules), folder / FILES["decoder"], device)
+    versions = {"torch": str(torch.__version__)}
+    if here is None:
+        versions["cpu"] = torch.backends.cpu.get_cpu_capability()
+    engines = tuple(
+        Engine(
+            part=part,  # type: ignore[arg-type]
+            format="aotinductor",
+            precision=settings.precision,
+            backend="pytorch",
+            file=file,
+            versions=versions,
+            compute_capability=here,
+            container=settings.container,
+            max_batch=settings.max_batch,
+        )
+        for part, file in FILES.items()
+    )
+    return Saved(engines, load(folder, engines, model.spec.list_size))
+
+
+def load(folder: Path, engines: Sequence[Engine], list_size: int) -> Engines:
+    """Of the seam: on the GPU, or the kind of CPU, that the packages were compiled for."""
+    here = this_gpu()
+    found: dict[str, Callable[..., Any]] = {}
+    for engine in engines:
+        path = folder / engine.file
+        if engine.compute_capability != here:
+            raise ContractError(
+                f"{path}: compiled for compute capability {engine.compute_capability or 'none'}; "
+                f"this machine has {here or 'no GPU'}"
+            )
+        try:
+            found[engine.part] = torch._inductor.aoti_load_package(str(path))
+        except Exception as error:
+            raise ContractError(f"{path}: not an AOTInductor package: {error}") from error
+    device = "cuda" if here else "cpu"
+    encode, decode = (_moved(found[part], device) for part in ("encoder", "decoder"))
+    return Engines(encode, decode, list_size)
+
+
+def _moved(run: Callable[..., Any], device: str) -> Callable[..., Any]:
+    def call(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(out.cpu() for out in run(*(tensor.to(device) for tensor in inputs)))
+
+    return call
+
+
+def _compile(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    dynamic: tuple[Any, ...],
+    path: Path,
+    device: str,
+) -> None:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(
+            copy.deepcopy(module).eval().to(device),
+            tuple(tensor.to(device) for tensor in inputs),
+            dynamic_shapes=dynamic,
+        )
+        try:
+            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+        except Exception as error:
+            raise ContractError(
+                f"AOTInductor could not compile {type(module).__name__}: {error}"
+            ) from error
