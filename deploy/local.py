@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from contracts.engine_fit import check_engines_fit
 from contracts.reading import ContractError
 from contracts.releases import verify_release
 from deploy.local_triton import DEFAULT_HOME, LocalTriton, TritonCrashedError
-from deploy.served_repository import newest_release
+from deploy.served_repository import LOCAL_TRITON, newest_release
 from deploy.triton_install import StackError
 from deploy.triton_process import Ports, StackState
 
@@ -72,7 +73,8 @@ def up(
     """Start Triton unless it runs, and load a release."""
     with _reported(BAD_INPUT):
         folder = release or newest_release(releases)
-        verify_release(folder)  # before Triton is started for nothing
+        # Before Triton is started for nothing.
+        check_engines_fit(verify_release(folder), LOCAL_TRITON)
         ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
         stack = LocalTriton(home, triton=triton, ports=ports)
         with console.status("starting Triton (the first time it is installed)"):

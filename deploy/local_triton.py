@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 from contracts.releases import RELEASE_NAME
 from contracts.slates import Candidate, RerankRequest
-from deploy.served_repository import add_release, models_of
+from deploy.served_repository import add_release, ensemble_of, models_of
 from deploy.triton_install import ROOT, StackError, find_triton
 from deploy.triton_process import (
     Home,
@@ -140,11 +140,11 @@ class LocalTriton:
         try:
             # Loading the ensemble loads its two steps, side by side. Loading each by name first
             # has been seen to load them a second time when the ensemble follows.
-            self.load_model(models_of(name)[-1])
+            self.load_model(ensemble_of(name))
             if self.failure(name):
                 self.unload(name)
                 add_release(release, self.home.repository)
-                self.load_model(models_of(name)[-1])
+                self.load_model(ensemble_of(name))
                 failure = self.failure(name)
                 if failure:
                     raise StackError(f"{name} is loaded but does not answer: {failure}")
@@ -169,7 +169,7 @@ class LocalTriton:
 
     def unload(self, release: str) -> None:
         """Take a release out of service, the ensemble first, and wait until it is gone."""
-        self.unload_models(models_of(release)[::-1])
+        self.unload_models(models_of(release, self.home.repository)[::-1])
 
     def unload_models(self, models: Sequence[str]) -> None:
         """Take models out of service and of the served repository, and wait until they are gone."""

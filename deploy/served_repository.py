@@ -9,16 +9,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from contracts.engine_fit import ServingMachine, check_engines_fit
 from contracts.reading import ContractError
 from contracts.releases import RELEASE_NAME, verify_release
 from deploy.triton_install import StackError
 
-ENCODER, DECODER, ENSEMBLE = "encoder", "decoder", "ensemble"
+#: What the local Triton is, for engines that ask; it has no GPU and this one backend.
+LOCAL_TRITON = ServingMachine(backends=("python",), compute_capability="none")
 
 
-def models_of(release: str) -> tuple[str, str, str]:
-    """The release's Triton models in the order in which they are loaded."""
-    return f"gref_{release}_encoder", f"gref_{release}_decoder", f"gref_{release}"
+def ensemble_of(release: str) -> str:
+    """The model that clients call; it brings the others along."""
+    return f"gref_{release}"
+
+
+def models_of(release: str, repository: Path) -> tuple[str, ...]:
+    """The release's models in a repository, the ensemble last."""
+    ensemble = ensemble_of(release)
+    return (*sorted(path.name for path in repository.glob(f"{ensemble}_*")), ensemble)
 
 
 def add_release(folder: Path, repository: Path) -> str:
@@ -31,18 +39,21 @@ def add_release(folder: Path, repository: Path) -> str:
         The release's name.
 
     Raises:
-        StackError: the release is not what its manifest says, or another folder of the same name
+        StackError: the release is not what its manifest says, its engines do not run on a CPU by
+            the python backend, or another folder of the same name
             is already served.
     """
     try:
         manifest = verify_release(folder)
+        check_engines_fit(manifest, LOCAL_TRITON)
     except ContractError as error:
         raise StackError(str(error)) from error
     repository.mkdir(parents=True, exist_ok=True)
-    models = [repository / model for model in models_of(manifest.name)]
+    names = models_of(manifest.name, folder / "repository")
+    models = [repository / model for model in names]
     if any(path.is_dir() and not path.is_symlink() for path in models):
         return _complete_copies(folder, repository)
-    for model in models_of(manifest.name):
+    for model in names:
         add_model(folder / "repository" / model, repository)
     return manifest.name
 

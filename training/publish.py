@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from contracts.reading import ContractError, read_yaml
+from contracts.reading import ContractError, convert, read_yaml
+from contracts.releases import settings_of
 from training.command import BAD_INPUT, REFUSED, console, errors
 from training.release.publishing import GateRefusedError, publish
 from training.release.release_names import PublishError
@@ -27,6 +28,8 @@ Examples:
   python training/publish.py --engines runs/demo/engines --serving serving.yaml
 
   python training/publish.py --engines runs/demo/engines --champion
+
+  python training/publish.py --engines plans/ --profile tensorrt
 """
 
 
@@ -36,6 +39,17 @@ def main(
     serving: Annotated[
         Path | None, typer.Option(help="YAML with batch size, instances, threads, warm-up.")
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="cpu, gpu, tensorrt or aoti.", show_default="of --serving, or cpu"),
+    ] = None,
+    graph_parity: Annotated[
+        bool,
+        typer.Option(
+            "--accept-graph-parity",
+            help="Publish engines that could not run where they were exported.",
+        ),
+    ] = False,
     champion: Annotated[
         bool, typer.Option("--champion", help="Make it the champion, whichever is it now.")
     ] = False,
@@ -43,9 +57,18 @@ def main(
 ) -> None:
     try:
         settings = read_yaml(serving, ServingSettings) if serving else ServingSettings()
+        if profile:
+            settings = convert(
+                {**settings_of(settings), "profile": profile}, ServingSettings, "--profile"
+            )
         with console.status("checking the engines") as status:
             release = publish(
-                engines, out, settings, wait_s=wait, on_step=lambda step: status.update(step)
+                engines,
+                out,
+                settings,
+                graph_parity=graph_parity,
+                wait_s=wait,
+                on_step=lambda step: status.update(step),
             )
         console.print(f"published [bold]{release.name}[/bold] in {release}")
         store = ReleaseStore(out, wait)

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -248,12 +249,33 @@ def prune(
 
 
 @app.command()
-def install(name: Name, repository: Repository, releases: Folder = DEFAULT) -> None:
-    """Copy a release's models into the repository that a Triton serves from; idempotent."""
+def install(
+    name: Name,
+    repository: Repository,
+    releases: Folder = DEFAULT,
+    compute_capability: Annotated[
+        Optional[str], typer.Option(help="Of the GPU that serves, where it is another machine's.")
+    ] = None,
+    container: Annotated[Optional[str], typer.Option(help="Tag of the serving container.")] = None,
+    tensorrt: Annotated[Optional[str], typer.Option(help="TensorRT's version there.")] = None,
+    cpu: Annotated[Optional[str], typer.Option(help="Instruction set there: AVX2.")] = None,
+) -> None:
+    """Copy a release's models into the repository that a Triton serves from; idempotent.
+
+    Engines that were built for another GPU, version or container are refused.
+    """
     from training.release.installing import install as copy  # it brings torch along
+    from training.release.serving_machine import this_machine
 
     with _reported():
-        copied = copy(_store(releases).path(name), repository)
+        machine = partial(
+            this_machine,
+            compute_capability=compute_capability,
+            container=container,
+            tensorrt=tensorrt,
+            cpu=cpu,
+        )
+        copied = copy(_store(releases).path(name), repository, machine=machine)
         told = f"installed {', '.join(copied)}" if copied else f"{name} was installed already"
         console.print(f"{told} in {repository}", highlight=False, soft_wrap=True)
 

@@ -136,7 +136,7 @@ def test_departures(release: Path, damage: Any, message: str) -> None:
         ({"files": {}}, "engine file 'models/encoder/1/model.pt' has no hash in files"),
         (
             {"profile": "tpu"},
-            "field profile: Invalid enum value 'tpu'; allowed: cpu, gpu, tensorrt",
+            "field profile: Invalid enum value 'tpu'; allowed: cpu, gpu, tensorrt, aoti",
         ),
         ({"heads": "4"}, "field heads: Expected `int`, got `str`"),
         ({"version": 2}, "field version: Invalid enum value 2; allowed: 1"),

@@ -33,11 +33,11 @@ def dims(config, name: str) -> list[int]:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_base_is_readable_and_strict(part: str, tmp_path: Path) -> None:
-    text = (BASE / part / "config.pbtxt").read_text()
+    text = (BASE / "cpu" / part / "config.pbtxt").read_text()
     assert text.startswith("#"), "a base configuration explains itself"
     assert read_base(part).max_batch_size == 64
-    (tmp_path / part).mkdir()
-    (tmp_path / part / "config.pbtxt").write_text(text + "\nmax_batchsize: 8\n")
+    (tmp_path / "cpu" / part).mkdir(parents=True)
+    (tmp_path / "cpu" / part / "config.pbtxt").write_text(text + "\nmax_batchsize: 8\n")
     with pytest.raises(ContractError, match=rf"{part}/config.pbtxt.*max_batchsize"):
         read_base(part, tmp_path)
 

@@ -38,10 +38,12 @@ FILES = {"encoder": "encoder.pt2", "decoder": "decoder.pt2"}
 class SeededDecoder(nn.Module):
     """The decoder of the engine interface, without a branch: the noise is always drawn."""
 
+    counters: Tensor
+
     def __init__(self, model: GenReranker, precision: Precision, block: int | None) -> None:
         super().__init__()
         self.decoder = ExportedDecoder(model, precision, block)
-        # A table, for the compiler takes products of indices for addresses and finds them too large.
+        # A table: the compiler takes products of indices for addresses, and finds them too large.
         # One wider than any request, or torch.export would make a case of the widest.
         table = counters(model.spec.list_size, MAX_CANDIDATES + 1, torch.device("cpu"))
         self.register_buffer("counters", table)

@@ -81,9 +81,7 @@ class Saved:
 class EngineFormat(Protocol):
     """A module of training/engines that makes one format."""
 
-    def save(
-        self, model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode
-    ) -> Saved:
+    def save(self, model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
         """Write the engines of a model into a folder.
 
         Raises:

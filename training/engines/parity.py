@@ -34,6 +34,8 @@ EAGER, ALONE, PADDED = "parity.eager", "parity.alone", "parity.padded"
 REQUIRED_GATES = tuple(
     f"{name}.{kind}" for name in (EAGER, ALONE, PADDED) for kind in ("order", "score")
 )
+#: Begins the names of gates that did not run the engine files, but what they were built from.
+GRAPH = "parity.graph"
 
 Encode = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 Decode = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]

@@ -112,9 +112,7 @@ class PlanBuilder:
         return target
 
 
-def plan_shapes(
-    shape: tuple[int, ...], spec: FeatureSpec, max_batch: int
-) -> list[tuple[int, ...]]:
+def plan_shapes(shape: tuple[int, ...], spec: FeatureSpec, max_batch: int) -> list[tuple[int, ...]]:
     """Least, tuned and largest shape of an input whose dynamic axes are -1.
 
     The first axis is the batch, any other dynamic one the candidates.

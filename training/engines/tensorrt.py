@@ -105,9 +105,7 @@ def _encoder_plan(model: GenReranker, builder: PlanBuilder) -> _Plan:
     precision = builder.settings.precision
     names = onnx_graph.ENCODER_INPUTS, onnx_graph.ENCODER_OUTPUTS
     module = ExportedEncoder(model, precision)
-    if plan := _exported(
-        module, onnx_graph.encoder_arguments(model.spec), names, model, builder
-    ):
+    if plan := _exported(module, onnx_graph.encoder_arguments(model.spec), names, model, builder):
         return plan
     graph = onnx_graph.encoder_graph(model, precision)
     return _Plan(builder.build(graph, model.spec), graph)

@@ -34,6 +34,9 @@ class EncoderEngine(nn.Module):
     positions are an error of the call.
     """
 
+    item_rows: Tensor
+    user_rows: Tensor
+
     def __init__(self, model: GenReranker) -> None:
         super().__init__()
         self.encoder = model.encoder

@@ -21,10 +21,9 @@ from contracts.releases import (
 )
 from training.release.attachments import copy_report
 from training.release.engines_folder import FEATURES_FILE, EnginesFile
+from training.release.profiles import ENGINE_FILES, PROFILES, parts_of
 from training.release.serving_settings import ServingSettings
 from training.release.stamping import (
-    ENGINE_FILE,
-    Part,
     ReleaseFacts,
     model_name,
     stamp,
@@ -34,7 +33,6 @@ from training.release.stamping import (
 
 BACKEND_FILE = Path(__file__).resolve().parents[2] / "handlers" / "triton_backend.py"
 REPOSITORY = "repository"
-PARTS: tuple[Part, ...] = ("encoder", "decoder", "ensemble")
 
 
 def build(
@@ -60,18 +58,21 @@ def build(
     for engine in engines.engines:
         version = staging / REPOSITORY / model_name(facts.name, engine.part) / "1"
         version.mkdir(parents=True)
-        shutil.copyfile(engines_folder / engine.file, version / ENGINE_FILE)
-        shutil.copyfile(BACKEND_FILE, version / "model.py")
-        file = str((version / ENGINE_FILE).relative_to(staging))
-        moved.append(msgspec.structs.replace(engine, file=file))
+        backend = PROFILES[serving.profile].backends[engine.part]
+        target = version / ENGINE_FILES[engine.format]
+        shutil.copyfile(engines_folder / engine.file, target)
+        if backend == "python":
+            shutil.copyfile(BACKEND_FILE, version / "model.py")
+        file = str(target.relative_to(staging))
+        moved.append(msgspec.structs.replace(engine, file=file, backend=backend))
     # Triton wants the version folder of an ensemble; a file in it survives copies by object stores.
     version = staging / REPOSITORY / model_name(facts.name, "ensemble") / "1"
     version.mkdir(parents=True)
     (version / ".keep").touch()
     on_step("engines")
-    for part in PARTS:
+    for part in parts_of(serving.profile):
         folder = staging / REPOSITORY / model_name(facts.name, part)
-        text = to_text(stamp(part, facts, serving), part, facts.name)
+        text = to_text(stamp(part, facts, serving), part, facts.name, serving.profile)
         (folder / "config.pbtxt").write_text(text, encoding="utf-8")
     warmup = staging / REPOSITORY / model_name(facts.name, "encoder") / "warmup"
     for file, content in warmup_files(serving, facts.spec).items():

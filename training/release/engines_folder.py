@@ -1,7 +1,7 @@
-"""What an export leaves for publishing: two engine files, the feature spec and ``engines.json``.
+"""What an export leaves for publishing: engine files, the feature spec and ``engines.json``.
 
 engines/
-  encoder.pt decoder.pt   as engines.json names them
+  encoder.pt decoder.pt   as engines.json names them; encoder.plan, noise.pt, decoder.plan, ...
   checkpoint.pt           the checkpoint they were made from
   features.yaml           the feature spec they were made for
   engines.json            EnginesFile
@@ -26,7 +26,8 @@ class EnginesFile(Strict, kw_only=True, frozen=True):
     """``engines.json``: how the engines beside it were made, and their gates.
 
     Attributes:
-        engines: one encoder and one decoder; ``file`` is relative to the folder.
+        engines: one encoder and one decoder, and between them a noise engine where the decoder
+            takes NOISE; ``file`` is relative to the folder.
         feature_spec_sha256: hash of the spec in ``features.yaml``.
         list_size, heads: n and H, fixed in the decoder.
         settings: the typed settings of the run, as plain data.
@@ -34,6 +35,7 @@ class EnginesFile(Strict, kw_only=True, frozen=True):
         files: engine file -> SHA-256, so that a copy cut short is found before it is published;
             the checkpoint's too, where the folder has one.
         metrics: held-out scores of the checkpoint.
+        width: D, of engines that publishing need not be able to run; the export checked them.
     """
 
     version: Literal[1] = 1
@@ -47,10 +49,11 @@ class EnginesFile(Strict, kw_only=True, frozen=True):
     gates: tuple[Gate, ...]
     files: dict[str, str]
     metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    width: int | None = None
 
     def __post_init__(self) -> None:
         parts = sorted(engine.part for engine in self.engines)
-        if parts != ["decoder", "encoder"]:
+        if parts not in (["decoder", "encoder"], ["decoder", "encoder", "noise"]):
             raise ValueError(f"engines are {parts}; allowed: one encoder and one decoder")
         for engine in self.engines:
             if Path(engine.file).name != engine.file:
@@ -61,7 +64,7 @@ class EnginesFile(Strict, kw_only=True, frozen=True):
         if unknown := sorted(set(self.files) - known):
             raise ValueError(f"files holds {unknown[0]}; allowed: {', '.join(sorted(known))}")
 
-    def engine(self, part: Literal["encoder", "decoder"]) -> Engine:
+    def engine(self, part: Literal["encoder", "noise", "decoder"]) -> Engine:
         return next(engine for engine in self.engines if engine.part == part)
 
 

@@ -11,35 +11,45 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from contracts.engine_fit import ServingMachine, check_engines_fit, needs_machine
 from contracts.reading import ContractError
 from contracts.releases import RELEASE_NAME, file_sha256, verify_release
-from training.release.building import PARTS, REPOSITORY
+from training.release.building import REPOSITORY
 from training.release.catalog import DamagedError
 from training.release.durable import fsync, fsync_tree
+from training.release.profiles import parts_of
 from training.release.release_names import PublishError, publisher_lock
+from training.release.serving_machine import this_machine
 from training.release.stamping import model_name
 
 _ASIDE = ".installing-"
 _REMOVING = ".removing-"
 
 
-def install(release: Path, repository: Path, wait_s: float = 60.0) -> list[str]:
+def install(
+    release: Path,
+    repository: Path,
+    wait_s: float = 60.0,
+    machine: Callable[[], ServingMachine] = this_machine,
+) -> list[str]:
     """Copy a release's models into a served repository; idempotent.
 
     Args:
         release: the folder of a release; verified first.
         repository: the folder that Triton serves from; made if it is not there.
         wait_s: seconds to wait for another that installs there.
+        machine: that serves the repository; asked where the engines are not for all machines.
 
     Returns:
         The models that were copied, in order; none where all were there.
 
     Raises:
         DamagedError: the release is not what its manifest says.
+        EngineMismatchError: its engines were not built for the machine.
         ContractError: other content is installed under its name.
         PublishError: the repository cannot be written, or another holds it for all of ``wait_s``.
     """
@@ -47,12 +57,15 @@ def install(release: Path, repository: Path, wait_s: float = 60.0) -> list[str]:
         manifest = verify_release(release)
     except ContractError as error:
         raise DamagedError(str(error)) from error
-    expected = {part: _hashes(manifest.files, model_name(manifest.name, part)) for part in PARTS}
-    if empty := [part for part in PARTS if not expected[part]]:
+    if needs_machine(manifest):
+        check_engines_fit(manifest, machine())
+    parts = parts_of(manifest.profile)
+    expected = {part: _hashes(manifest.files, model_name(manifest.name, part)) for part in parts}
+    if empty := [part for part in parts if not expected[part]]:
         raise ContractError(f"{release}: holds no {empty[0]} model; publish again")
     copied = []
     with _changing(repository, wait_s):
-        models = [(model_name(manifest.name, part), expected[part]) for part in PARTS]
+        models = [(model_name(manifest.name, part), expected[part]) for part in parts]
         missing = [(model, hashes) for model, hashes in models if not (repository / model).exists()]
         for model, hashes in models:
             if (model, hashes) not in missing:
@@ -81,9 +94,9 @@ def uninstall(name: str, repository: Path, wait_s: float = 60.0) -> list[str]:
         raise ContractError(f"{repository}: no such repository")
     removed = []
     with _changing(repository, wait_s):
-        for part in reversed(PARTS):
-            model = model_name(name, part)
-            path = repository / model
+        ensemble = model_name(name, "ensemble")
+        for path in (repository / ensemble, *sorted(repository.glob(f"{ensemble}_*"))):
+            model = path.name
             if path.is_symlink():  # as the local stack has them
                 path.unlink()
             elif path.exists():

@@ -1,4 +1,4 @@
-"""Do two engine files keep the engine interface of docs/architecture.md?"""
+"""Do engines keep the engine interface of docs/architecture.md?"""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ import torch
 
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError
-from training.engines.parity import no_rules
+from training.engines.parity import Engines, no_rules
 
 #: PRIOR of a padded candidate is at most this.
 PADDED_PRIOR = -1e9
 
 
 def check_engines(encoder_file: Path, decoder_file: Path, spec: FeatureSpec) -> int:
-    """Load both engines, run them on a small request, and return D, the width of Z.
+    """Load two TorchScript engines, run them as ``check_interface`` does, and return D."""
+    engines = Engines(_load(encoder_file), _load(decoder_file), spec.list_size)
+    return check_interface(engines, spec, encoder_file, decoder_file)
+
+
+def check_interface(
+    engines: Engines, spec: FeatureSpec, encoder_file: Path, decoder_file: Path
+) -> int:
+    """Run engines on a small request, and return D, the width of Z.
 
     The request has the spec's smallest bucket and one row each with a single candidate and with
     as many as the bucket holds, all features missing.
@@ -25,12 +33,11 @@ def check_engines(encoder_file: Path, decoder_file: Path, spec: FeatureSpec) -> 
     Raises:
         ContractError: a file is no engine, or an output breaks the interface.
     """
-    encoder, decoder = _load(encoder_file), _load(decoder_file)
     padded = spec.candidate_buckets[0]
     count_B1 = torch.tensor([[1], [padded]], dtype=torch.int32)
     with torch.inference_mode():
         try:
-            z_BMD, prior_BM = encoder(
+            z_BMD, prior_BM = engines.encode(
                 torch.zeros(2, padded, spec.item.categorical_columns, dtype=torch.int32),
                 torch.zeros(2, padded, spec.item.dense_columns),
                 torch.zeros(2, spec.user.categorical_columns, dtype=torch.int32),
@@ -41,7 +48,7 @@ def check_engines(encoder_file: Path, decoder_file: Path, spec: FeatureSpec) -> 
             raise ContractError(f"{encoder_file}: does not run: {_cause(error)}") from error
         _check_encoder(encoder_file, z_BMD, prior_BM, padded)
         try:
-            order_BN, log_prob_BN, passes_B1, relaxed_B2 = decoder(
+            order_BN, log_prob_BN, passes_B1, relaxed_B2 = engines.decode(
                 z_BMD,
                 prior_BM,
                 torch.zeros(2, 1),

@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from contracts.champion import CHAMPION_FILE
+from contracts.features import FeatureSpec
 from contracts.reading import ContractError
 from contracts.releases import (
     DataVersion,
@@ -31,7 +32,7 @@ from contracts.releases import (
     Parents,
     verify_release,
 )
-from training.engines.parity import REQUIRED_GATES
+from training.engines.gates import missing_gates
 from training.release.attachments import check_checkpoint
 from training.release.building import build
 from training.release.catalog import release_names, release_path
@@ -39,6 +40,7 @@ from training.release.champion_record import command, set_champion
 from training.release.durable import fsync, fsync_tree
 from training.release.engines_folder import EnginesFile, read_engines_folder
 from training.release.interface_check import check_engines
+from training.release.profiles import check_engines_serve
 from training.release.pruning import remove_leftovers
 from training.release.release_names import (
     PublishError,
@@ -68,6 +70,7 @@ def publish(
     gates: tuple[Gate, ...] = (),
     metrics: Mapping[str, float] | None = None,
     report: Path | None = None,
+    graph_parity: bool = False,
     wait_s: float = 60.0,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Path:
@@ -81,6 +84,7 @@ def publish(
         gates: in addition to the export's; one that failed refuses the release.
         metrics: in addition to the export's held-out scores.
         report: a folder, or a file, that is kept in the release as ``report/``.
+        graph_parity: accept engines of which only the graph has passed the parity gates.
         wait_s: seconds to wait for another publisher.
         on_step: called with the name of each step once it is done, for progress.
 
@@ -102,15 +106,12 @@ def publish(
         gates=(*engines.gates, *gates),
         metrics={**engines.metrics, **(metrics or {})},
     )
-    check_gates(engines.gates)
+    check_engines_serve(engines.engines, serving)
+    check_gates(engines, graph_parity)
     if odd := [name for name, value in engines.metrics.items() if not isfinite(value)]:
         raise ContractError(f"metric {odd[0]} is not a finite number; leave it out")
     check_checkpoint(engines_folder, engines, spec)
-    width_D = check_engines(
-        engines_folder / engines.engine("encoder").file,
-        engines_folder / engines.engine("decoder").file,
-        spec,
-    )
+    width_D = _width(engines_folder, engines, spec)
     on_step("checked")
     try:
         releases.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,15 @@ def publish(
             staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=releases))
             try:
                 staging.chmod(0o755)  # mkdtemp makes it private; servers run as another user
-                facts = ReleaseFacts(name, spec, width_D, engines.heads, _sha256(engines))
+                facts = ReleaseFacts(
+                    name,
+                    spec,
+                    width_D,
+                    engines.heads,
+                    _sha256(engines),
+                    {engine.part: engine.tensors for engine in engines.engines},
+                    engines.engine("encoder").compute_capability is not None,
+                )
                 build(staging, engines_folder, engines, facts, serving, report, on_step)
                 fsync_tree(staging)
                 on_step("synced")
@@ -147,8 +156,9 @@ def publish(
     return releases / name
 
 
-def check_gates(gates: tuple[Gate, ...]) -> None:
+def check_gates(engines: EnginesFile, graph_parity: bool = False) -> None:
     """Raises GateRefusedError unless every gate passed and the parity gates are among them."""
+    gates = engines.gates
     failed = [gate for gate in gates if not gate.passed]
     if failed:
         told = "; ".join(f"{g.name} is {g.value:g}, limit {g.limit:g} {g.detail}" for g in failed)
@@ -158,11 +168,19 @@ def check_gates(gates: tuple[Gate, ...]) -> None:
         raise ContractError(f"gate {twice} is there twice; give each gate a name of its own")
     if odd := [gate.name for gate in gates if not isfinite(gate.value + gate.limit)]:
         raise ContractError(f"gate {odd[0]}: value or limit is not a finite number")
-    missing = sorted(set(REQUIRED_GATES) - {gate.name for gate in gates})
+    missing = missing_gates(gates, engines.engine("encoder").precision, graph_parity)
     if missing:
-        raise GateRefusedError(
-            f"gates were not run: {', '.join(missing)}; export again; nothing was published"
-        )
+        raise GateRefusedError(f"{missing}; nothing was published")
+
+
+def _width(folder: Path, engines: EnginesFile, spec: FeatureSpec) -> int:
+    """D, after a run of the engines; of other formats the export has run them and noted it."""
+    encoder, decoder = engines.engine("encoder"), engines.engine("decoder")
+    if encoder.format == "torchscript":
+        return check_engines(folder / encoder.file, folder / decoder.file, spec)
+    if engines.width is None:
+        raise ContractError(f"{folder}: engines.json has no width; export again")
+    return engines.width
 
 
 def _sha256(engines: EnginesFile) -> dict[str, str]:

@@ -11,17 +11,20 @@ class ServingSettings(Strict, kw_only=True, frozen=True):
     """Settings of the stamped Triton configurations.
 
     Attributes:
-        profile: ``cpu`` is Triton's python backend with TorchScript.
+        profile: ``cpu`` is Triton's python backend with TorchScript; ``gpu`` its pytorch backend
+            with the same engines; ``tensorrt`` and ``aoti`` want engines of their own
+            (training/release/profiles.py).
         max_batch_size: rows of one engine call.
         instances: processes of each engine. Each holds a copy of the weights.
-        intra_op_threads: torch threads of each process; instances x threads x 2 engines should
-            not exceed the cores, or the processes take turns and the slowest requests suffer.
+        intra_op_threads: torch threads of each process, in profile ``cpu``; instances x threads
+            x 2 engines should not exceed the cores, or the processes take turns and the slowest
+            requests suffer.
         warmup: run every candidate bucket twice before the model counts as ready; the first two
             calls of a TorchScript engine are slow for each shape.
         max_queue_size: requests that may wait for an engine; more are refused at once.
     """
 
-    profile: Literal["cpu"] = "cpu"
+    profile: Literal["cpu", "gpu", "tensorrt", "aoti"] = "cpu"
     max_batch_size: int = 64
     instances: int = 1
     intra_op_threads: int = 1

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from contracts.features import FeatureGroup, FeatureSpec
 from contracts.reading import ContractError, canonical_json
+from training.release.profiles import ENGINE_FILES, PROFILES, Part, parts_of
 from training.release.serving_settings import ServingSettings
 
 BASE = Path(__file__).resolve().parents[2] / "model_repository" / "base"
 PREFIX = "gref"
-ENGINE_FILE = "model.pt"
 #: Runs of each warm-up shape: TorchScript profiles in the first and optimises in the second.
 WARMUP_RUNS = 2
-
-Part = Literal["encoder", "decoder", "ensemble"]
 
 
 @dataclass(frozen=True)
 class ReleaseFacts:
-    """What a configuration needs to know of its release. D is the width of Z."""
+    """What a configuration needs to know of its release. D is the width of Z.
+
+    Attributes:
+        tensors: part -> names of the engine interface -> names in the engine file, of those that
+            differ from the base configuration's.
+        on_gpu: whether aoti packages were compiled for a GPU.
+    """
 
     name: str
     spec: FeatureSpec
     width_D: int
     heads: int
     engine_sha256: Mapping[str, str]
+    tensors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    on_gpu: bool = False
 
 
 def model_name(release: str, part: Part) -> str:
@@ -39,9 +44,9 @@ def model_name(release: str, part: Part) -> str:
     return f"{PREFIX}_{release}" if part == "ensemble" else f"{PREFIX}_{release}_{part}"
 
 
-def read_base(part: Part, base: Path = BASE) -> model_config_pb2.ModelConfig:
+def read_base(part: Part, base: Path = BASE, profile: str = "cpu") -> model_config_pb2.ModelConfig:
     """Parse a base configuration strictly; raises ContractError that names file, line and cause."""
-    path = base / part / "config.pbtxt"
+    path = base / profile / part / "config.pbtxt"
     try:
         text = path.read_text(encoding="utf-8")
         return text_format.Parse(text, model_config_pb2.ModelConfig())
@@ -52,34 +57,41 @@ def read_base(part: Part, base: Path = BASE) -> model_config_pb2.ModelConfig:
 def stamp(
     part: Part, facts: ReleaseFacts, settings: ServingSettings, base: Path = BASE
 ) -> model_config_pb2.ModelConfig:
-    """The configuration of one of the three models of a release.
+    """The configuration of one of the models of a release.
 
     Raises:
         ContractError: the base configuration is unreadable or lacks a tensor of the interface.
     """
-    config = read_base(part, base)
+    profile = settings.profile
+    config = read_base(part, base, profile)
     config.name = model_name(facts.name, part)
     config.max_batch_size = settings.max_batch_size
-    _set_dims(part, config, _dims(facts))
     if part == "ensemble":
-        steps = config.ensemble_scheduling.step
-        for step, name in zip(steps, ("encoder", "decoder"), strict=True):
-            step.model_name = model_name(facts.name, name)  # type: ignore[arg-type]
-            step.model_version = 1
+        _set_dims(f"{profile}/{part}", config, _dims(facts), {})
+        _set_steps(config, facts, profile)
         _set_parameters(config, _served_parameters(facts))
         return config
+    names = _interface_names(read_base("ensemble", base, profile), part)
+    _set_dims(f"{profile}/{part}", config, _dims(facts), names)
     config.dynamic_batching.default_queue_policy.max_queue_size = settings.max_queue_size
     config.instance_group[0].count = settings.instances
+    if profile == "aoti":
+        group = config.instance_group[0]
+        group.kind = group.KIND_GPU if facts.on_gpu else group.KIND_CPU
     _set_parameters(config, _engine_parameters(part, facts, settings))
     if settings.warmup:
         for bucket in facts.spec.candidate_buckets:
-            config.model_warmup.append(_warmup(config, bucket))
+            config.model_warmup.append(_warmup(config, bucket, names))
+    _rename(config, names, facts.tensors.get(part, {}))
     return config
 
 
-def to_text(config: model_config_pb2.ModelConfig, part: Part, release: str) -> str:
+def to_text(
+    config: model_config_pb2.ModelConfig, part: Part, release: str, profile: str = "cpu"
+) -> str:
     """A stamped configuration as config.pbtxt."""
-    header = f"# Stamped for release {release} from model_repository/base/{part}. Do not edit.\n"
+    source = f"model_repository/base/{profile}/{part}"
+    header = f"# Stamped for release {release} from {source}. Do not edit.\n"
     text: str = text_format.MessageToString(config)
     return header + text
 
@@ -107,6 +119,7 @@ def _dims(facts: ReleaseFacts) -> dict[str, list[int]]:
         "PRIOR": [-1],
         "TEMPERATURE": [1],
         "SEED": [1],
+        "NOISE": [n, -1],
         "PINNED": [n],
         "GROUP": [-1],
         "LIMIT": [2],
@@ -117,14 +130,63 @@ def _dims(facts: ReleaseFacts) -> dict[str, list[int]]:
     }
 
 
+def _interface_names(ensemble: model_config_pb2.ModelConfig, part: Part) -> dict[str, str]:
+    """A step's tensors -> their names in the ensemble, which are the engine interface's."""
+    step = _steps(ensemble)[part]
+    return {**step.input_map, **step.output_map}
+
+
+def _steps(ensemble: model_config_pb2.ModelConfig) -> dict[str, model_config_pb2.ModelEnsembling]:
+    steps = ensemble.ensemble_scheduling.step
+    return {step.model_name.removeprefix(f"{PREFIX}_"): step for step in steps}
+
+
+def _set_steps(ensemble: model_config_pb2.ModelConfig, facts: ReleaseFacts, profile: str) -> None:
+    """Pin the steps to the release's models, under the tensor names of its engine files."""
+    steps = _steps(ensemble)
+    wanted = parts_of(profile)[:-1]
+    if tuple(steps) != wanted:
+        raise ContractError(
+            f"base/{profile}/ensemble: the steps are {', '.join(steps)}; allowed: "
+            f"{', '.join(f'{PREFIX}_{part}' for part in wanted)}"
+        )
+    for part, step in steps.items():
+        step.model_name = model_name(facts.name, part)  # type: ignore[arg-type]
+        step.model_version = 1
+        own = facts.tensors.get(part, {})
+        for wiring in (step.input_map, step.output_map):
+            for key, name in list(wiring.items()):
+                if name in own:
+                    del wiring[key]
+                    wiring[own[name]] = name
+
+
+def _rename(
+    config: model_config_pb2.ModelConfig, names: Mapping[str, str], own: Mapping[str, str]
+) -> None:
+    """Give tensors the names that they have in the engine file."""
+    renamed = {key: own[name] for key, name in names.items() if name in own}
+    for tensor in (*config.input, *config.output):
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    for warmup in config.model_warmup:
+        for key, name in renamed.items():
+            if key in warmup.inputs:
+                warmup.inputs[name].CopyFrom(warmup.inputs[key])
+                del warmup.inputs[key]
+
+
 def _set_dims(
-    part: Part, config: model_config_pb2.ModelConfig, dims: Mapping[str, Iterable[int]]
+    where: str,
+    config: model_config_pb2.ModelConfig,
+    dims: Mapping[str, list[int]],
+    names: Mapping[str, str],
 ) -> None:
     for tensor in (*config.input, *config.output):
-        if tensor.name not in dims:
-            raise ContractError(f"base/{part}: {tensor.name} is not in the engine interface")
+        name = names.get(tensor.name, tensor.name)
+        if name not in dims:
+            raise ContractError(f"base/{where}: {name} is not in the engine interface")
         tensor.ClearField("dims")
-        tensor.dims.extend(dims[tensor.name])
+        tensor.dims.extend(dims[name])
 
 
 def _set_parameters(config: model_config_pb2.ModelConfig, parameters: Mapping[str, str]) -> None:
@@ -145,12 +207,12 @@ def _served_parameters(facts: ReleaseFacts) -> dict[str, str]:
 def _engine_parameters(
     part: Part, facts: ReleaseFacts, settings: ServingSettings
 ) -> dict[str, str]:
-    parameters = {
-        "part": part,
-        "engine_file": ENGINE_FILE,
-        "engine_sha256": facts.engine_sha256[part],
-        "intra_op_threads": str(settings.intra_op_threads),
-    }
+    profile = PROFILES[settings.profile]
+    parameters = {"part": part, "engine_sha256": facts.engine_sha256[part]}
+    if profile.backends[part] != "python":
+        return parameters  # the backend reads none of them: they are for people
+    parameters["engine_file"] = ENGINE_FILES[profile.format]
+    parameters["intra_op_threads"] = str(settings.intra_op_threads)
     if part == "encoder":
         parameters["item_cat_rows"] = _rows(facts.spec.item)
         parameters["user_cat_rows"] = _rows(facts.spec.user)
@@ -163,7 +225,9 @@ def _rows(group: FeatureGroup) -> str:
     return canonical_json(rows).decode()
 
 
-def _warmup(config: model_config_pb2.ModelConfig, bucket: int) -> model_config_pb2.ModelWarmup:
+def _warmup(
+    config: model_config_pb2.ModelConfig, bucket: int, names: Mapping[str, str]
+) -> model_config_pb2.ModelWarmup:
     warmup = model_config_pb2.ModelWarmup(
         name=f"candidates_{bucket}", batch_size=1, count=WARMUP_RUNS
     )
@@ -171,7 +235,7 @@ def _warmup(config: model_config_pb2.ModelConfig, bucket: int) -> model_config_p
         entry = warmup.inputs[tensor.name]
         entry.data_type = tensor.data_type
         entry.dims.extend(bucket if dim == -1 else dim for dim in tensor.dims)
-        if tensor.name == "COUNT":
+        if names.get(tensor.name) == "COUNT":
             entry.input_data_file = _count_file(bucket)
         else:
             entry.zero_data = True
