@@ -173,9 +173,7 @@ def test_what_is_said_goes_before_what_is_found() -> None:
 ALL = ("python", "pytorch", "tensorrt")
 
 
-def test_a_machine_is_asked_by_nvidia_smi(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_is_asked_by_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in for the program, with the output that the real one has."""
     program = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")

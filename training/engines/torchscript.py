@@ -34,9 +34,6 @@ class EncoderEngine(nn.Module):
     positions are an error of the call.
     """
 
-    item_rows: Tensor
-    user_rows: Tensor
-
     def __init__(self, model: GenReranker) -> None:
         super().__init__()
         self.encoder = model.encoder
@@ -56,9 +53,9 @@ class EncoderEngine(nn.Module):
         if item_cat.size(1) > self.most:
             raise ValueError("more candidates than positions")
         z, prior = self.encoder(
-            _within(item_cat, self.item_rows),
+            _within(item_cat, self.item_rows),  # type: ignore[arg-type]
             item_dense,
-            _within(user_cat, self.user_rows),
+            _within(user_cat, self.user_rows),  # type: ignore[arg-type]
             user_dense,
             count,
         )
