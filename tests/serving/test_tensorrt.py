@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -81,6 +82,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         scores={},
     )
     save_checkpoint(folder / "best.pt", checkpoint)
+    # pytest collects what torch.export notes of itself, and that is more work than the export.
+    logging.getLogger("torch.__trace").propagate = False
     graphs: list[bytes] = []
     build = PlanBuilder.build
 

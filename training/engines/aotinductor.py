@@ -30,9 +30,31 @@ from training.engines.onnx_graph import (
 )
 from training.engines.parity import Engines
 from training.engines.plan_builder import this_gpu
+from training.engines.torchscript import EncoderEngine
 from training.model.gen_reranker import GenReranker
 
 FILES = {"encoder": "encoder.pt2", "decoder": "decoder.pt2"}
+
+
+#: Far more candidates than a request can have. Compiled code does not look at the shapes that it is
+#: called with, so it must be right for any, and a bound of 512 would let the compiler leave out the
+#: clamps below. (AOTI_RUNTIME_CHECK_INPUTS=1 is no help: it refuses batches of one.)
+WIDEST = 1 << 20
+
+
+class AnyWidthEncoder(EncoderEngine):
+    """The encoder with the last position for all candidates beyond the positions that there are."""
+
+    def forward(
+        self,
+        item_cat: Tensor,
+        item_dense: Tensor,
+        user_cat: Tensor,
+        user_dense: Tensor,
+        count: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        place = _places(item_cat.size(1), item_cat.device).unsqueeze(0)
+        return self.encode(item_cat, item_dense, user_cat, user_dense, count, place)
 
 
 class SeededDecoder(nn.Module):
@@ -44,14 +66,13 @@ class SeededDecoder(nn.Module):
         super().__init__()
         self.decoder = ExportedDecoder(model, precision, block)
         # A table: the compiler takes products of indices for addresses, and finds them too large.
-        # One wider than any request, or torch.export would make a case of the widest.
-        table = counters(model.spec.list_size, MAX_CANDIDATES + 1, torch.device("cpu"))
+        table = counters(model.spec.list_size, MAX_CANDIDATES, torch.device("cpu"))
         self.register_buffer("counters", table)
 
     def forward(
         self, z: Tensor, prior: Tensor, temperature: Tensor, seed: Tensor, *rules: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        noise = gumbel_at(seed, self.counters[:, : prior.size(1)])
+        noise = gumbel_at(seed, self.counters[:, _places(prior.size(1), prior.device)])
         out: tuple[Tensor, Tensor, Tensor, Tensor] = self.decoder(
             z, prior, temperature, noise, *rules
         )
@@ -76,10 +97,10 @@ def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode)
     device = "cuda" if here else "cpu"
     block = 1 if mode == "one_at_a_time" else None
     seeded = SeededDecoder(model, settings.precision, block)
-    inputs, (*most, pinned, group, limit) = decoder_arguments(model, from_seed=True)
+    inputs, (*most, pinned, group, limit) = decoder_arguments(model, True, WIDEST)
     _compile(
-        ExportedEncoder(model, settings.precision),
-        *encoder_arguments(model.spec),
+        ExportedEncoder(model, settings.precision, AnyWidthEncoder(model)),
+        *encoder_arguments(model.spec, WIDEST),
         folder / FILES["encoder"],
         device,
     )
@@ -123,6 +144,10 @@ def load(folder: Path, engines: Sequence[Engine], list_size: int) -> Engines:
     device = "cuda" if here else "cpu"
     encode, decode = (_moved(found[part], device) for part in ("encoder", "decoder"))
     return Engines(encode, decode, list_size)
+
+
+def _places(candidates: int, device: torch.device) -> Tensor:
+    return torch.arange(candidates, device=device).clamp(max=MAX_CANDIDATES - 1)
 
 
 def _moved(run: Callable[..., Any], device: str) -> Callable[..., Any]:

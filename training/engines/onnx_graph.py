@@ -54,9 +54,11 @@ class NoiseEngine(nn.Module):
 class ExportedEncoder(nn.Module):
     """The encoder engine, its arithmetic in ``precision``, its inputs and outputs in fp32."""
 
-    def __init__(self, model: GenReranker, precision: Precision) -> None:
+    def __init__(
+        self, model: GenReranker, precision: Precision, engine: EncoderEngine | None = None
+    ) -> None:
         super().__init__()
-        self.engine = EncoderEngine(model)
+        self.engine = engine or EncoderEngine(model)
         self.precision = precision
 
     def forward(
@@ -109,21 +111,27 @@ def encoder_example(spec: FeatureSpec, batch: int = 2, candidates: int = 16) -> 
     )
 
 
-def encoder_arguments(spec: FeatureSpec) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
-    """Example inputs of the encoder, and which axes of them are dynamic (torch.export)."""
-    batch, candidates = _axes(spec)
+def encoder_arguments(
+    spec: FeatureSpec, widest: int = MAX_CANDIDATES
+) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+    """Example inputs of the encoder, and which axes of them are dynamic (torch.export).
+
+    Args:
+        widest: the most candidates that the compiler may rely on.
+    """
+    batch, candidates = _axes(spec, widest)
     both, row = {0: batch, 1: candidates}, {0: batch}
     return encoder_example(spec), (both, both, row, row, row)
 
 
 def decoder_arguments(
-    model: GenReranker, from_seed: bool = False
+    model: GenReranker, from_seed: bool = False, widest: int = MAX_CANDIDATES
 ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
     """As ``encoder_arguments`` for the decoder, with SEED or with NOISE as its fourth input."""
     with torch.inference_mode():
         z, prior = EncoderEngine(model)(*encoder_example(model.spec))
     (rows, m), n = prior.shape, model.spec.list_size
-    batch, candidates = _axes(model.spec)
+    batch, candidates = _axes(model.spec, widest)
     both, row = {0: batch, 1: candidates}, {0: batch}
     seed = torch.zeros(rows, 1, dtype=torch.int64)
     inputs = (
@@ -153,11 +161,11 @@ def decoder_graph(
     return _export(module, *decoder_arguments(model), DECODER_INPUTS, DECODER_OUTPUTS)
 
 
-def _axes(spec: FeatureSpec) -> tuple[Any, Any]:
+def _axes(spec: FeatureSpec, widest: int) -> tuple[Any, Any]:
     least = min(spec.candidate_buckets)
     # The literal 1024 is the largest batch of a plan's profile, not of a request.
     return torch.export.Dim("batch", min=1, max=1024), torch.export.Dim(
-        "candidates", min=min(least, 2), max=MAX_CANDIDATES
+        "candidates", min=min(least, 2), max=widest
     )
 
 

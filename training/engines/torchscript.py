@@ -52,12 +52,25 @@ class EncoderEngine(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         if item_cat.size(1) > self.most:
             raise ValueError("more candidates than positions")
+        place = torch.arange(item_cat.size(1), device=item_cat.device).unsqueeze(0)
+        return self.encode(item_cat, item_dense, user_cat, user_dense, count, place)
+
+    def encode(
+        self,
+        item_cat: Tensor,
+        item_dense: Tensor,
+        user_cat: Tensor,
+        user_dense: Tensor,
+        count: Tensor,
+        place: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         z, prior = self.encoder(
             _within(item_cat, self.item_rows),  # type: ignore[arg-type]
             item_dense,
             _within(user_cat, self.user_rows),  # type: ignore[arg-type]
             user_dense,
             count,
+            place,
         )
         return z, prior
 

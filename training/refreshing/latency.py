@@ -14,8 +14,8 @@ import numpy as np
 from contracts.encoding import EncodedBatch
 from contracts.reading import ContractError, Strict
 from contracts.releases import Engine
+from training.engines.formats import engine_format
 from training.engines.parity import Engines, answer
-from training.engines.torchscript import load_engine
 
 WARM_UP, MEASURED = 8, 60
 
@@ -66,8 +66,8 @@ def measure(
 
 
 def _load(folder: Path, engines: tuple[Engine, ...], list_size: int) -> Engines:
-    files = {engine.part: folder / engine.file for engine in engines}
-    return Engines(load_engine(files["encoder"]), load_engine(files["decoder"]), list_size)
+    form = next(engine.format for engine in engines if engine.part == "encoder")
+    return engine_format(form).load(folder, engines, list_size)
 
 
 def _seconds(engines: Engines, request: EncodedBatch) -> float:
