@@ -102,6 +102,14 @@ class Lane:
         return self._replaying
 
     @property
+    def standing(self) -> str:
+        """Where it reads on, and how far it was handled: what lies between is read again."""
+        exposures, feedback = (
+            f"{next_}, handled to {max(next_, read)}" for next_, read in zip(self.next, self._read)
+        )
+        return f"exposures from {exposures}; feedback from {feedback}"
+
+    @property
     def held_bytes(self) -> int:
         """About what the lane's state takes in memory."""
         return self.bytes + self.waiting.bytes
