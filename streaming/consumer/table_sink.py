@@ -38,6 +38,14 @@ log = logging.getLogger(__name__)
 #: A reader begins with the newest checkpoint; without one it reads every commit there is.
 COMMITS_PER_CHECKPOINT = 100
 _DAY_MS = 86_400_000
+#: How long one request to an object store may take. The loop must come round before the group
+#: takes its lanes away (max.poll.interval.ms, 5 minutes); it tries again by itself.
+_PATIENCE = {
+    "connect_timeout": "5s",
+    "timeout": "20s",
+    "max_retries": "4",
+    "retry_timeout": "40s",
+}
 
 
 class Fenced(Exception):
@@ -65,7 +73,7 @@ class TableSink:
         """Open the table, or make it; raises ContractError where it cannot be used."""
         self.spec = spec
         self._uri, self._group = uri, group
-        self._options = dict(storage_options or {})
+        self._options = {**(_PATIENCE if "://" in uri else {}), **(storage_options or {})}
         self._schema = table_schema(spec)
         create_or_open(uri, spec, self._options)
         self._table = self._load()
@@ -134,14 +142,13 @@ class TableSink:
         numbers = self._numbers()
         now = {partition: self._lane(numbers, partition) for partition in lanes}
         marks = {numbers.get(self._writer(partition)) for partition in lanes}
-        self._is_checked = True
-        if marks == {self._mark} and now == dict(lanes):
-            return True
+        landed = marks == {self._mark} and now == dict(lanes)
         before = {one: 0 if fields is None else fields.commits for one, fields in now.items()}
         lost = [one for one, fields in lanes.items() if before[one] != fields.commits - 1]
-        if lost:
+        if lost and not landed:
             raise Fenced(lost)
-        return False
+        self._is_checked = True
+        return landed
 
     def tidy(self) -> None:
         """Write a checkpoint of the log when it is time; failing to is no harm."""
