@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from contracts.events import Exposure, FeedbackEvent, decode_exposure, latest, slate_of
-from contracts.slates import Slate
+from contracts.events import Exposure, FeedbackEvent, latest
 
 #: What Python objects around a held event weigh beside its bytes; measured, rounded up.
 _SLATE_BYTES, _ACT_BYTES = 2000, 1500
@@ -75,10 +74,9 @@ class OpenSlate:
         self._counting[place] = event if other is None else latest(event, other)
         return True
 
-    def slate(self, binary: frozenset[str]) -> Slate:
-        """The closed slate; 0 of a binary kind takes the act back and leaves nothing."""
-        kept = (one for one in self._counting.values() if one.value or one.kind not in binary)
-        return slate_of(decode_exposure(self.value), kept)
+    def counting(self) -> Iterable[FeedbackEvent]:
+        """The acts that count: of each item and kind the latest. 0 of a binary kind takes back."""
+        return self._counting.values()
 
 
 class Waiting:
