@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.bare_poll import Ends, Rate, bare_poll
 from benchmarks.consumer_process import ConsumerProcess, Progress, wait_for
-from benchmarks.feedback_traffic import FeedbackTraffic, Load, streaming_spec
+from benchmarks.feedback_traffic import FeedbackTraffic, Load, begin_of, streaming_spec
 from benchmarks.process_usage import cpu_seconds
 from contracts.reading import write_json, write_yaml
 from deploy.local_broker import LocalBroker
@@ -47,7 +47,7 @@ def main(
     events: Annotated[int, typer.Option(min=1000, help="Messages of both topics.")] = 60_000,
     candidates: Annotated[int, typer.Option(min=10, help="Of each exposure.")] = 30,
     acts: Annotated[float, typer.Option(min=0.1, help="Feedback events of a slate.")] = 3.0,
-    open_slates: Annotated[int, typer.Option(min=1, help="Within the join window.")] = 5_000,
+    open_slates: Annotated[int, typer.Option(min=1, help="At any time.")] = 5_000,
     partitions: Annotated[int, typer.Option(min=1, max=64, help="Of either topic.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Floor and consumer, in turn.")] = 3,
     out: Annotated[Optional[Path], typer.Option(help="JSON file of all rounds.")] = None,
@@ -82,7 +82,7 @@ def main(
 
 def _fill(address: str, load: Load, events: int, partitions: int) -> tuple[Ends, int, int]:
     """Send the traffic; returns the ends of the partitions, slates that will close, and bytes."""
-    traffic = FeedbackTraffic(load, begin_ms=int(time.time() * 1000) - 12 * 3_600_000)
+    traffic = FeedbackTraffic(load, begin_ms=begin_of(load, events))
     producer = KafkaProducer(bootstrap_servers=address, linger_ms=20, batch_size=1 << 18)
     sent, size = [], 0
     for topic, key, value in traffic.records(events):
@@ -111,7 +111,7 @@ def _consume(address: str, folder: Path, load: Load, ends: Ends, slates: int) ->
         folder / "consumer.log",
         *("--brokers", address, "--table", table, "--features", folder / "features.yaml"),
         *("--group", f"{GROUP}-{folder.name}", "--join-window", f"{load.join_window_ms}ms"),
-        *("--lateness", "10s", "--commit-interval", "2s"),
+        *("--lateness", f"{load.lateness_ms}ms", "--commit-interval", "2s"),
     )
     try:
         wait_for(consumer.is_ready, "the consumer joins the group", 120)

@@ -59,13 +59,17 @@ class SoakResult(Strict, kw_only=True, frozen=True):
         )
 
 
-def judge_memory(samples: list[Sample]) -> list[MemoryVerdict]:
-    """Growth of each member that lived long enough, without its own first quarter."""
+def judge_memory(samples: list[Sample], warm_up: int) -> list[MemoryVerdict]:
+    """Growth of each member that lived long enough, without its own first quarter.
+
+    Args:
+        warm_up: messages of the group that fill the window; samples before are left out.
+    """
     total = max(sample.read for sample in samples)
     verdicts = []
     for pid in sorted({pid for sample in samples for pid in sample.rss_mib}):
         life = [(sample.read, sample.rss_mib[pid]) for sample in samples if sample.rss_mib.get(pid)]
-        life = life[len(life) // 4 :]
+        life = [one for one in life[len(life) // 4 :] if one[0] >= warm_up]
         if len(life) < _MIN_SAMPLES or life[-1][0] - life[0][0] < _MIN_SHARE * total:
             continue
         read, rss = (np.array(column, dtype=float) for column in zip(*life))
