@@ -36,8 +36,8 @@ class OpenSlate:
 
     __slots__ = (
         "_counting",
+        "_ids",
         "acts",
-        "ids",
         "items",
         "key",
         "offset",
@@ -54,8 +54,8 @@ class OpenSlate:
         self.time = exposure.time
         self.items = tuple(exposure.candidates[index].item for index in exposure.exposed)
         self.acts: list[Act] = []
-        self.ids: set[str] = set()
-        self._counting: dict[tuple[str, str], FeedbackEvent] = {}
+        self._ids: set[str] | None = None  # most slates get no feedback
+        self._counting: dict[tuple[str, str], FeedbackEvent] | None = None
 
     @property
     def bytes(self) -> int:
@@ -65,9 +65,11 @@ class OpenSlate:
     def take(self, act: Act) -> bool:
         """Count an act on a shown item; False where an act of its event_id has been taken."""
         event = act.event
-        if event.event_id in self.ids:
+        if self._ids is None or self._counting is None:
+            self._ids, self._counting = set(), {}
+        if event.event_id in self._ids:
             return False
-        self.ids.add(event.event_id)
+        self._ids.add(event.event_id)
         self.acts.append(act)
         place = (event.item, event.kind)
         other = self._counting.get(place)
@@ -76,7 +78,7 @@ class OpenSlate:
 
     def counting(self) -> Iterable[FeedbackEvent]:
         """The acts that count: of each item and kind the latest. 0 of a binary kind takes back."""
-        return self._counting.values()
+        return () if self._counting is None else self._counting.values()
 
 
 class Waiting:

@@ -27,6 +27,8 @@ _PLAIN = (
     *("log_prob", "temperature", "seed"),
 )
 _DAY_MS = 86_400_000
+#: Slates that are decoded at a time: what is made of them stays in the processor's cache.
+_PART = 64
 
 
 class RowBuilder:
@@ -46,6 +48,10 @@ class RowBuilder:
         Raises:
             ValueError, OverflowError: a value does not fit its column.
         """
+        parts = [self._part(slates[at : at + _PART]) for at in range(0, len(slates), _PART)]
+        return pa.concat_tables(parts).combine_chunks() if parts else self.schema.empty_table()
+
+    def _part(self, slates: Sequence[OpenSlate]) -> pa.Table:
         shown = [self._decode(slate.value) for slate in slates]
         columns: dict[str, Any] = {
             name: list(map(attrgetter(name), shown)) for name in _PLAIN
