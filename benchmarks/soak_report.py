@@ -62,9 +62,13 @@ class SoakResult(Strict, kw_only=True, frozen=True):
 def judge_memory(samples: list[Sample], warm_up: int) -> list[MemoryVerdict]:
     """Growth of each member that lived long enough, without its own first quarter.
 
+    The end is left out too: there all open slates close at once, in one commit.
+
     Args:
-        warm_up: messages of the group that fill the window; samples before are left out.
+        warm_up: messages after which nothing of the group fills up any more.
     """
+    most = max(sample.sent for sample in samples)
+    samples = [sample for sample in samples if sample.sent < most]
     total = max(sample.read for sample in samples)
     verdicts = []
     for pid in sorted({pid for sample in samples for pid in sample.rss_mib}):
@@ -74,14 +78,14 @@ def judge_memory(samples: list[Sample], warm_up: int) -> list[MemoryVerdict]:
             continue
         read, rss = (np.array(column, dtype=float) for column in zip(*life))
         slope = float(np.polyfit(read / 1e6, rss, 1)[0])
-        median = statistics.median(rss)
+        median = float(statistics.median(rss))
         verdicts.append(
             MemoryVerdict(
                 pid=pid,
                 events=int(read[-1] - read[0]),
                 median_mib=median,
                 slope_mib=slope,
-                is_flat=slope <= FLAT_SHARE * median,
+                is_flat=bool(slope <= FLAT_SHARE * median),
             )
         )
     return verdicts
