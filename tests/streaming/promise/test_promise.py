@@ -96,6 +96,7 @@ def test_promise(durable_broker: LocalBroker, tmp_path: Path, seed: int) -> None
     )
     assert not verdict.broken, f"{verdict}\n{cluster.diary}"
     assert len(truth.rows) == SLATES
+    assert verdict.repeats < len(truth.dead), "more letters came again than kills can explain"
     assert not breaches(cluster.commits, messages, truth, rules)
     assert not wrong_starts(cluster.commits, cluster.take_overs)
     assert again, "no lane was taken over with its window open: nothing was put to the test"
