@@ -108,7 +108,8 @@ def _check_precision(manifest: ReleaseManifest, engine: Engine, here: ServingMac
     if tuple(map(int, here.compute_capability.split("."))) < least:
         raise EngineMismatchError(
             f"{manifest.name}: the {engine.part} engine computes in {engine.precision}, which "
-            f"needs compute capability {least[0]}.{least[1]}; this machine has {here.compute_capability}"
+            f"needs compute capability {least[0]}.{least[1]}; this machine has "
+            f"{here.compute_capability}"
         )
 
 
