@@ -9,8 +9,9 @@
 It encodes by the feature spec that the release itself carries, calls the ensemble under a
 deadline, and checks the answer. Where there is none in time, or none that can be trusted, the
 list is the given order, cut to n, and ``fallback`` says so; no exception reaches the caller
-unless it asks for them (``raise_errors=True``). Make one client per process and keep it: it holds
-one connection, may be shared by threads, and connects again by itself.
+unless it asks for them (``raise_errors=True``). With ``exposures=EventProducer(...).send``
+(``streaming/producer.py``) each list is reported as an exposure event. Make one client per process
+and keep it: it holds one connection, may be shared by threads, and connects again by itself.
 
 As a command: ``python handlers/client.py --help``.
 """

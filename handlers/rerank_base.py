@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2
 
 from contracts.features import FeatureSpec
 from contracts.slates import RerankRequest
+from handlers.rerank_exposure import TakeExposure, emit_exposures
 from handlers.rerank_job import RerankJob
 from handlers.rerank_metrics import RerankMetrics, default_metrics
 from handlers.rerank_result import RerankError, RerankResult
@@ -51,6 +52,8 @@ class RerankBase:
         raise_errors: bool = False,
         metrics: RerankMetrics | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        exposures: TakeExposure | None = None,
+        arm: str = "",
     ) -> None:
         """Make a client; nothing is sent yet, so an absent server does not matter here.
 
@@ -62,6 +65,11 @@ class RerankBase:
             deadline_ms: wall time of a call, encoding included.
             raise_errors: raise RerankError where a result would be a fallback.
             credentials: for TLS; without them the connection is not encrypted.
+            exposures: called once for each list that is returned, fallbacks too, with its exposure
+                event: ``EventProducer(...).send``. It must return at once; what it raises is
+                counted, and the list is returned all the same. A call that raises RerankError
+                (``raise_errors``) shows nothing, so it has no exposures.
+            arm: the experiment's arm that this client serves, for the exposures.
         """
         self.url = url
         self.release = release
@@ -73,6 +81,8 @@ class RerankBase:
         self._served: ServedRelease | None = None
         #: n of the fallback; it outlives ``_served``, which an outage clears.
         self._list_size = spec.list_size if spec else None
+        self._exposures, self._arm = exposures, arm
+        self._spec_sha256 = spec.hash() if spec else ""
 
     def _job(self, requests: Sequence[RerankRequest], deadline_ms: float | None) -> RerankJob:
         limit = self.deadline_ms if deadline_ms is None else deadline_ms
@@ -85,11 +95,21 @@ class RerankBase:
             self._served = None  # read it again: what comes back may not be what went away
         if error and self.raise_errors:
             raise error
+        if self._exposures is not None:
+            emit_exposures(
+                self._exposures,
+                job,
+                results,
+                self._metrics,
+                arm=self._arm,
+                feature_spec_sha256=self._spec_sha256,
+            )
         return results
 
     def _read(self, response: service_pb2.ModelConfigResponse, release: str) -> ServedRelease:
         self._served = read_release(response.config, release, self._spec)
         self._list_size = self._served.spec.list_size
+        self._spec_sha256 = self._served.spec_sha256
         return self._served
 
 

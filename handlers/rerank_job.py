@@ -41,13 +41,14 @@ class RerankJob:
     ) -> None:
         self._started = time.perf_counter()
         self._deadline_s = deadline_ms / 1000
-        self._requests = list(requests)
+        self.requests = list(requests)
+        self._temperature, self._seeds = 0.0, [0] * len(self.requests)
         self._list_size = list_size
         self._release: str | None = None
         #: For each request, the candidates that were sent: distinct ones, by their index.
-        self._sent: list[list[int]] = [[] for _ in self._requests]
+        self._sent: list[list[int]] = [[] for _ in self.requests]
         self._outcomes: list[RerankError | tuple[list[int], list[float], int] | None]
-        self._outcomes = [None] * len(self._requests)
+        self._outcomes = [None] * len(self.requests)
 
     def time_left(self) -> float:
         """Seconds to the deadline.
@@ -71,10 +72,11 @@ class RerankJob:
         try:
             seeds = self._checked_seeds(temperature, seeds)
         except RerankError as error:
-            self.fail(range(len(self._requests)), error)
+            self.fail(range(len(self.requests)), error)
             return []
+        self._temperature, self._seeds = float(temperature), [int(seed) for seed in seeds]
         buckets: dict[int, list[int]] = defaultdict(list)
-        for row, request in enumerate(self._requests):
+        for row, request in enumerate(self.requests):
             try:
                 self._sent[row] = distinct(request)
                 count = len(self._sent[row])
@@ -93,6 +95,10 @@ class RerankJob:
                     message = infer_request(served.model, batch, temperature, own)
                     calls.append(Call(tuple(rows), message))
         return calls
+
+    def draw(self, row: int) -> tuple[float, int]:
+        """Temperature and seed with which the list of a request was drawn."""
+        return self._temperature, self._seeds[row]
 
     def finish(self, call: Call, response: service_pb2.ModelInferResponse) -> None:
         """Take the answer to a call; one that cannot be trusted fails its requests."""
@@ -117,7 +123,7 @@ class RerankJob:
             self._outcomes[row] = self._outcomes[row] or error
 
     def fail_rest(self, error: RerankError) -> None:
-        self.fail(range(len(self._requests)), error)
+        self.fail(range(len(self.requests)), error)
 
     def first_error(self) -> RerankError | None:
         return next((one for one in self._outcomes if isinstance(one, RerankError)), None)
@@ -126,14 +132,14 @@ class RerankJob:
         """A result for each request, counted."""
         latency_s = time.perf_counter() - self._started
         name = self._release or release
-        results = [self._result(row, name, latency_s * 1000) for row in range(len(self._requests))]
+        results = [self._result(row, name, latency_s * 1000) for row in range(len(self.requests))]
         for result in results:
             metrics.count(name, result.fallback, latency_s)
         return results
 
     def _result(self, row: int, release: str | None, latency_ms: float) -> RerankResult:
         outcome = self._outcomes[row]
-        request = self._requests[row]
+        request = self.requests[row]
         error = outcome if isinstance(outcome, RerankError) else None
         if isinstance(outcome, tuple):
             indices, log_prob, passes = outcome
@@ -157,9 +163,9 @@ class RerankJob:
             if not (math.isfinite(temperature) and temperature >= 0):
                 raise ValueError(f"temperature is {temperature}; allowed: 0 (greedy) or above")
             if seeds is None:
-                return [0] * len(self._requests)
-            if len(seeds) != len(self._requests):
-                raise ValueError(f"{len(seeds)} seeds for {len(self._requests)} requests")
+                return [0] * len(self.requests)
+            if len(seeds) != len(self.requests):
+                raise ValueError(f"{len(seeds)} seeds for {len(self.requests)} requests")
             if not all(-_INT64 <= seed < _INT64 for seed in seeds):
                 raise ValueError("a seed does not fit into 64 bits")
         except Exception as error:
@@ -188,7 +194,7 @@ class RerankJob:
         return True
 
     def _distinct(self, row: int) -> RerankRequest:
-        request, sent = self._requests[row], self._sent[row]
+        request, sent = self.requests[row], self._sent[row]
         if len(sent) == len(request.candidates):
             return request
         return msgspec.structs.replace(

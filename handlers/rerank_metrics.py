@@ -7,6 +7,7 @@ never sees a request that the client gave up on.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
@@ -32,9 +33,12 @@ BUCKETS_S = (
 
 
 class RerankMetrics:
-    """``gref_rerank_requests_total{release, outcome}``, ``gref_rerank_latency_seconds{release}``.
+    """``gref_rerank_requests_total{release, outcome}``, ``gref_rerank_latency_seconds{release}``,
+    ``gref_rerank_exposures_total{outcome}``.
 
-    The outcome is ``ok`` or the reason of the fallback.
+    The outcome of a request is ``ok`` or the reason of the fallback. Of an exposure: ``taken``;
+    ``lost`` (whoever should send it said so), ``failed`` (it raised an exception), ``impossible``
+    (nothing was shown, or the request was malformed).
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
@@ -51,6 +55,16 @@ class RerankMetrics:
             buckets=BUCKETS_S,
             registry=registry,
         )
+
+        self._exposures = Counter(
+            "gref_rerank_exposures",
+            "Exposure events handed over for sending, by outcome.",
+            ["outcome"],
+            registry=registry,
+        )
+
+    def count_exposure(self, outcome: Literal["taken", "lost", "failed", "impossible"]) -> None:
+        self._exposures.labels(outcome).inc()
 
     def count(self, release: str | None, fallback: Fallback | None, latency_s: float) -> None:
         name = release or "unknown"

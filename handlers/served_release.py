@@ -23,6 +23,7 @@ class ServedRelease:
 
     name: str
     spec: FeatureSpec
+    spec_sha256: str
     encoder: FeatureEncoder
     max_batch_size: int
 
@@ -80,4 +81,4 @@ def read_release(
             f"{config.name} was trained on feature spec {stated[:12]}, the client encodes by "
             f"{expected.hash()[:12]}; use the release's own (leave spec out)",
         )
-    return ServedRelease(release, spec, FeatureEncoder(spec), config.max_batch_size)
+    return ServedRelease(release, spec, stated, FeatureEncoder(spec), config.max_batch_size)

@@ -30,6 +30,8 @@ _REFUSALS = (
     InvalidTimestampError,
 )
 _NEVER_MS = (1 << 31) - 1
+#: Of a chunk: what a batch of it needs is below the limit of a broker that was left as it comes.
+CHUNK_RECORDS, CHUNK_BYTES = 500, 1 << 19
 _SLICE_S = 0.2
 
 #: What makes the promise; not for callers to change.
@@ -39,12 +41,15 @@ GUARANTEES: dict[str, Any] = {
     # A batch never gives up by itself, so that none overtakes another. The link does, and sends
     # the whole chunk again.
     "delivery_timeout_ms": _NEVER_MS,
+    # Nothing leaves before flush(), and then a partition's events of a chunk are one batch, which
+    # the broker takes whole or not at all: a later one never stands where an earlier is missing.
+    "linger_ms": 60_000,
+    "batch_size": 2 * CHUNK_BYTES,
     "key_serializer": None,
     "value_serializer": None,
 }
 _DEFAULTS: dict[str, Any] = {
     "client_id": "gref-producer",
-    "batch_size": 1 << 18,
     "max_request_size": MAX_EVENT_BYTES + (1 << 16),
     "bootstrap_timeout_ms": 5_000,
     "max_block_ms": 5_000,
@@ -142,4 +147,10 @@ class KafkaLink:
                     self.trouble = f"{type(future.exception).__name__}: {future.exception}"
                     return Outcome(place, tuple(refused), len(futures))
                 refused.append(place)
+            elif future.value.offset < 0:
+                # "A repetition of what I have": kafka-python believes it. A broker that noted the
+                # batch and crashed before it wrote it says so too. A new connection has a new
+                # producer id, so that sending again can at worst repeat.
+                self.trouble = "acknowledged without an offset"
+                return Outcome(place, tuple(refused), len(futures))
         return Outcome(len(futures), tuple(refused), len(futures))

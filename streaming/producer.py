@@ -38,14 +38,13 @@ from contracts.events import (
     encode_event,
 )
 from streaming.event_queue import EventQueue, Record
-from streaming.kafka_link import KafkaLink, checked_options
+from streaming.kafka_link import CHUNK_BYTES, CHUNK_RECORDS, KafkaLink, checked_options
 from streaming.producer_metrics import ProducerMetrics, default_metrics
 from streaming.spool import Spool
 from streaming.spool_folder import SpoolFolder
 
 log = logging.getLogger("gref.producer")
 
-_CHUNK_RECORDS, _CHUNK_BYTES = 500, 1 << 20
 _BACKOFF_S, _BACKOFF_MAX_S = 0.1, 2.0
 #: A spool that is full or whose disk refuses is tried again after this time.
 _SPILL_RETRY_S = 0.5
@@ -197,7 +196,7 @@ class EventProducer:
         self._opened.wait()
         link = KafkaLink(self._brokers, self._kafka)
         backoff_s, tried = _BACKOFF_S, 0
-        while records := self._queue.take(_CHUNK_RECORDS, _CHUNK_BYTES):
+        while records := self._queue.take(CHUNK_RECORDS, CHUNK_BYTES):
             outcome = link.send(records, self._stop, self._chunk_timeout_s)
             self._metrics.resent.inc(min(tried, outcome.tried))
             self._settle(records, outcome.settled, outcome.refused)

@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Checkpoint:
         data: dataset name and fingerprint.
         parents: SHA-256 of the weights that the stage started from, and of the DPO reference.
         scores: held-out scores at the chosen epoch.
+        evaluators: weights of the evaluators that labelled and judged policy pairs, by name: the
+            next post-training starts from what they know. Empty for other stages and pairs.
     """
 
     spec: FeatureSpec
@@ -43,6 +45,7 @@ class Checkpoint:
     data: dict[str, str]
     parents: dict[str, str]
     scores: dict[str, float]
+    evaluators: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def model(self) -> GenReranker:
         """The model with these weights, in eval mode; ContractError where they do not fit it."""
@@ -85,6 +88,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             "data": checkpoint.data,
             "parents": checkpoint.parents,
             "scores": checkpoint.scores,
+            "evaluators": {
+                name: {key: value.detach().cpu() for key, value in weights.items()}
+                for name, weights in checkpoint.evaluators.items()
+            },
         },
     )
 
@@ -92,7 +99,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; raises ContractError when it is missing or damaged."""
     raw = load_tensors(path)
-    missing = [one.name for one in fields(Checkpoint) if one.name not in raw]
+    needed = [one.name for one in fields(Checkpoint) if one.name != "evaluators"]
+    missing = [name for name in needed if name not in raw]
     if missing:
         raise ContractError(f"{path}: not a checkpoint of a policy; no {', '.join(missing)}")
     weights = raw["weights"]
@@ -106,6 +114,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         data=raw["data"],
         parents=raw["parents"],
         scores=raw["scores"],
+        evaluators=raw.get("evaluators", {}),
     )
 
 

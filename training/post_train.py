@@ -27,12 +27,18 @@ from training.distributed import Processes, processes
 from training.loop import History, Stage, run_stage
 from training.objectives import RerankDpoObjective
 from training.pairs.base import PairSource
-from training.pairs.evaluator import Evaluator
 from training.pairs.exposure import ExposurePairs
 from training.pairs.mirrored import MirroredPairs
 from training.pairs.policy import PolicyPairs
 from training.pairs.search import search_all
-from training.pairs.two_evaluators import EVALUATORS_FILE, fit_two, load_two, save_two
+from training.pairs.two_evaluators import (
+    EVALUATORS_FILE,
+    TwoEvaluators,
+    Weights,
+    fit_two,
+    load_two,
+    save_two,
+)
 from training.settings import TrainingSettings
 from training.validation import Validation
 
@@ -105,7 +111,17 @@ def post_train(
     valid = load_slates(data / "valid", spec, like=train)
     model = begun.model().to(here.device)
     reference_sha256 = weights_sha256(begun.weights)
-    source, judge, refusal = make_source(train, valid, dataset, settings, folder, here)
+    known = sorted((name, weights_sha256(one)) for name, one in begun.evaluators.items())
+    source, two, refusal = make_source(
+        train,
+        valid,
+        settings,
+        begun.evaluators,
+        stable_hash([data_identity(dataset), known]),
+        folder,
+        here,
+    )
+    judge = None if two is None else two.judge.evaluator
     list_size = min(spec.list_size, int(valid.count.max()))
     all_shown = bool((valid.count <= (valid.exposed >= 0).sum(1)).all())
     post = settings.post_train
@@ -119,7 +135,7 @@ def post_train(
         epochs=post.optim.epochs,
         seed=settings.seed,
         identity=stable_hash(
-            [data_identity(dataset), post, settings.seed, reference_sha256, list_size]
+            [data_identity(dataset), post, settings.seed, reference_sha256, list_size, known]
         ),
         refusal=refusal,
         alarm=lambda scores: duplicates(scores) or collapse(post.collapse_nats, scores),
@@ -140,6 +156,7 @@ def post_train(
                 },
                 parents={**begun.parents, "reference_sha256": reference_sha256},
                 scores={stage.selection: history.best_score},
+                evaluators=begun.evaluators if two is None else two.weights,
             ),
         )
         plot_history(history, folder / "curves.png", "Rerank-DPO")
@@ -154,14 +171,18 @@ def made_by(settings: TrainingSettings, begun: TrainingSettings) -> TrainingSett
 def make_source(
     train: SlateArrays,
     valid: SlateArrays,
-    dataset: Dataset,
     settings: TrainingSettings,
+    earlier: Weights,
+    identity: str,
     folder: Path,
     here: Processes,
-) -> tuple[PairSource, Evaluator | None, str]:
-    """The settings' pair source; for policy pairs also the judge, and why it was refused or "".
+) -> tuple[PairSource, TwoEvaluators | None, str]:
+    """The settings' pair source; for policy pairs also both evaluators, and why they are refused.
 
-    Evaluators are kept in ``folder``, and taken from there by a run that goes on.
+    Args:
+        earlier: evaluators of the checkpoint to start from, or none.
+        identity: hash of the slates and of ``earlier``.
+        folder: where they are kept, and taken from by a run that goes on.
     """
     pairs = settings.post_train.pairs
     if pairs.source == "exposure":
@@ -169,11 +190,11 @@ def make_source(
     if pairs.source == "mirrored":
         return MirroredPairs(pairs.alpha, pairs.gamma, pairs.examination), None, ""
     evaluator = pairs.evaluator
-    identity = stable_hash([data_identity(dataset), evaluator, settings.seed])
+    identity = stable_hash([identity, evaluator, settings.seed])
     file = folder / EVALUATORS_FILE
     two = load_two(file, train.spec, evaluator, here.device, identity)
     if two is None:
-        two = fit_two(train, valid, evaluator, settings.seed, here.device)
+        two = fit_two(train, valid, evaluator, settings.seed, here.device, earlier or None)
         if here.is_first:
             save_two(file, two, identity)
     for name, fitted in (("labelling", two.labeller), ("judging", two.judge)):
@@ -198,7 +219,7 @@ def make_source(
     source = PolicyPairs(
         two.labeller.evaluator, list_size, pairs.draws, pairs.temperature, searched
     )
-    return source, two.judge.evaluator, refusal
+    return source, two, refusal
 
 
 if __name__ == "__main__":

@@ -35,7 +35,17 @@ class OpenSlate:
     their features take several times as much.
     """
 
-    __slots__ = ("_counting", "acts", "ids", "items", "key", "offset", "request_id", "time", "value")
+    __slots__ = (
+        "_counting",
+        "acts",
+        "ids",
+        "items",
+        "key",
+        "offset",
+        "request_id",
+        "time",
+        "value",
+    )
 
     def __init__(self, offset: int, key: bytes | None, value: bytes, exposure: Exposure) -> None:
         self.offset = offset

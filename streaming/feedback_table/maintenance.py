@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from deltalake import DeltaTable
+from deltalake import DeltaTable, WriterProperties
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from contracts.reading import ContractError, Strict
@@ -21,6 +21,8 @@ DEFAULT_RETENTION_HOURS = 168
 #: A file that no commit names may be of a commit on its way; younger ones are never removed.
 FULL_HOURS = 24
 
+#: Readers hold a row group in memory at a time; by default a file would be one.
+_PARQUET = WriterProperties(compression="ZSTD", max_row_group_size=1 << 14)
 _UNIT_HOURS = {"hour": 1, "day": 24, "week": 168}
 
 
@@ -57,7 +59,9 @@ def compact(table: DeltaTable, target_bytes: int, day: str | None = None) -> Com
     before = table.version()
     try:
         done = table.optimize.compact(
-            partition_filters=[("day", "=", day)] if day else None, target_size=target_bytes
+            partition_filters=[("day", "=", day)] if day else None,
+            target_size=target_bytes,
+            writer_properties=_PARQUET,
         )
     except CommitFailedError as error:
         raise Refusal(

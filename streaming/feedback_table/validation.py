@@ -146,5 +146,9 @@ def _batches(
         batch_readahead=2,
         fragment_readahead=1,
         use_threads=False,
+        # Else a whole file is held in memory before its first row is seen.
+        fragment_scan_options=ds.ParquetFragmentScanOptions(
+            use_buffered_stream=True, buffer_size=1 << 16, pre_buffer=False
+        ),
     )
     return (batch for batch in batches if batch.num_rows)

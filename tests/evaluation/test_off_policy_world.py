@@ -7,18 +7,30 @@ is the promise of an interval: over repeated logs, it covers the truth at its st
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+from contracts.features import FeatureSpec
+from contracts.slate_columns import to_table
 from tests.evaluation.plackett_luce import PlackettLuce
+from training.data.arrays import encode_table
+from training.evaluate import true_feedback, world_rows
+from training.evaluation.off_policy.candidate import estimate_candidate
 from training.evaluation.off_policy.comparing import Weighing, compare_policies
 from training.evaluation.off_policy.estimate import Assumption, OffPolicyEstimate, OffPolicySettings
 from training.evaluation.off_policy.estimators import Prediction
 from training.evaluation.off_policy.logged import Logged
+from training.evaluation.off_policy.policies import ServedPolicy, logged_log_probs
+from training.evaluation.off_policy.q_hat import cross_fit
 from training.evaluation.off_policy.weights import cascade_weights, item_position_weights
+from training.model.gen_reranker import GenReranker
+from training.settings import EvaluatorSettings, ModelSettings, OptimSettings
+from training.sources.base import Tally
+from training.sources.simulator import Simulator, SimulatorSettings
 from training.sources.world import Requests, World, WorldSettings
 
 CANDIDATES, LENGTH, LISTS, LOGS = 6, 3, 800, 200
@@ -189,3 +201,58 @@ def test_intervals_count_users_not_slates() -> None:
     low, high = stats.binom.ppf((0.0005, 0.9995), logs, 0.95) / logs
     assert low <= held["user"] / logs <= high
     assert held["slate"] / logs < 0.75
+
+
+def test_served_policies_are_estimated_as_the_world_knows_them() -> None:
+    """All the way: lists that a Gen-Reranker served, users' clicks, and another's true value."""
+    made = world(0.8)
+    simulator = Simulator(SimulatorSettings(world=made.settings, lists=3000))
+    table = to_table(simulator.slates(Tally()), simulator.spec)
+    slates = encode_table(table, simulator.spec)
+    champion, candidate = (_model(simulator.spec, seed) for seed in (0, 1))
+    users, items = world_rows(made, slates)
+
+    def lists_of(model: GenReranker, seed: int) -> np.ndarray:
+        policy = ServedPolicy(model, 0.7)
+        drawn = [policy.draw(one, LENGTH, 1, seed)[:, 0].numpy() for one in slates.batches(500)]
+        return np.concatenate(drawn)
+
+    exposed = lists_of(champion, 5)
+    shown = np.take_along_axis(items, exposed, axis=1)
+    feedback = np.zeros_like(slates.feedback)
+    feedback[:, :, 0] = made.act(users, shown, np.random.default_rng(0))["click"]
+    served = replace(slates, exposed=exposed, feedback=feedback, temperature=np.full(3000, 0.7))
+    served = replace(served, log_prob=logged_log_probs(ServedPolicy(champion, 0.7), served))
+    quick = EvaluatorSettings(width=8, layers=1, optim=OptimSettings(epochs=2, batch_size=256))
+    found = estimate_candidate(
+        champion,
+        candidate,
+        served,
+        q_hat=cross_fit(served, quick),
+        settings=OffPolicySettings(draws=4, clip=None, batch_size=250),
+    )
+    real = [
+        true_feedback(made, "click", users, items, lists_of(model, 6)).mean()
+        for model in (champion, candidate)
+    ]
+    gain = real[1] - real[0]
+    assert abs(gain) > 0.02
+    for one in found:
+        assert one.usable, one.why
+        assert one.value is not None
+        assert one.high is not None
+        if one.assumption == "cascade" and one.policy == "candidate - champion":
+            # Four standard errors: the interval is about two on either side.
+            assert abs(one.value - gain) < 2 * (one.high - one.value)
+
+
+def _model(spec: FeatureSpec, seed: int) -> GenReranker:
+    """Untrained, but with a mind of its own beside the given order."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        small = ModelSettings(width=16, encoder_layers=1, decoder_layers=1, attention_heads=2)
+        model = GenReranker(spec, small)
+        with torch.no_grad():
+            model.decoder.query.weight.normal_(std=0.06)
+            model.encoder.position_prior *= 0.3 + 0.5 * seed
+    return model.eval().requires_grad_(False)

@@ -106,13 +106,15 @@ def append(table: Path | str, slates: Sequence[Slate], spec: FeatureSpec) -> int
     rows = to_table(slates, spec)
     days = pa.array([day_of(time) for time in rows["time"].to_pylist()], pa.string())
     rows = rows.append_column(pa.field(DAY, pa.string(), nullable=False), days)
-    write_deltalake(
-        str(table),
-        rows.cast(table_schema(spec)),
-        mode="append",
-        partition_by=[DAY],
-        configuration=table_properties(spec),
-    )
+    if not DeltaTable.is_deltatable(str(table)):
+        DeltaTable.create(
+            str(table),
+            table_schema(spec),
+            partition_by=[DAY],
+            configuration=table_properties(spec),
+            raise_if_key_not_exists=False,  # the properties are ours, not Delta's
+        )
+    write_deltalake(str(table), rows.cast(table_schema(spec)), mode="append")
     return DeltaTable(str(table)).version()
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from contracts.champion import CHAMPION_FILE, ChampionFile
+from contracts.reading import read_json
 from contracts.releases import RELEASE_NAME, verify_release
 from training.release.publishing import publish
 
@@ -57,7 +59,10 @@ def main() -> None:
         alive = not killed_at(operation, engines, releases)
         names = sorted(path.name for path in releases.iterdir()) if releases.exists() else []
         whole = [n for n in names if RELEASE_NAME.match(n) and verify_release(releases / n)]
+        record = releases / CHAMPION_FILE
+        champion = read_json(record, ChampionFile).release if record.exists() else None
         told = {"operation": operation, "killed": not alive, "names": names, "whole": whole}
+        told["champion"] = champion
         print(json.dumps(told))
         operation += 1
 

@@ -79,6 +79,13 @@ def test_changes_are_recorded(store: ReleaseStore) -> None:
     assert all(one.time.endswith("+00:00") for one in store.record().changes)
 
 
+def test_a_champion_that_somebody_else_has_named_meanwhile(store: ReleaseStore) -> None:
+    store.set_champion("r0002")
+    assert store.set_champion("r0003", "refresh of r0001", expected="r0001") is False
+    assert store.champion() == "r0002"
+    assert store.set_champion("r0003", "refresh of r0002", expected="r0002") is True
+
+
 def test_only_a_whole_release_becomes_champion(store: ReleaseStore) -> None:
     before = record_text(store.folder)
     damage(store.path("r0002"))

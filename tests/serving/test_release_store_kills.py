@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.serving.processes import run
-from tests.serving.release_folders import make_release
+from tests.serving.release_folders import contents, make_release
 from training.release.installing import install
 from training.release.release_names import LOCK_FILE
 from training.release.store import ReleaseStore
@@ -98,3 +98,28 @@ def test_taking_out(template: Path) -> None:
         assert all(found[model] == whole[model] for model in found), "half a model is to be seen"
         assert "gref_r0001" not in found or sorted(found) == MODELS, "the ensemble goes first"
         assert line["repeated"] == {"models": {}, "aside": []}
+
+
+def test_a_disk_that_takes_no_more(template: Path) -> None:
+    """Files may not grow beyond a few bytes: the change fails where it writes, and is not made."""
+    script = (
+        "import resource, sys; from pathlib import Path\n"
+        "from training.release.store import ReleaseStore\n"
+        "from training.release.release_names import PublishError\n"
+        "store = ReleaseStore(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))\n"
+        "for change in (lambda: store.set_champion('r0002'), store.rollback,\n"
+        "               lambda: store.prune(1)):\n"
+        "    try: change()\n"
+        "    except PublishError as error: print(error)\n"
+    )
+    before = contents(template)
+    done = run("-c", script, template)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert len(told) == 3
+    assert all("File too large" in line and "make room" in line for line in told)
+    del before[LOCK_FILE]  # it may remember the last name by now
+    assert contents(template).keys() - {LOCK_FILE} == before.keys(), "nothing lies about"
+    assert ReleaseStore(template).champion() == "r0003"
+    assert all(contents(template)[name] == before[name] for name in before)

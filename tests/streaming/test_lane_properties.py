@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -42,7 +43,15 @@ def logs(draw: st.DrawFn) -> list[Event | bytes]:
         request = draw(st.sampled_from(REQUESTS)) + f"_{time // 250}"
         kind = draw(st.sampled_from(["exposure", "act", "act", "act", "again", "broken"]))
         if kind == "exposure":
-            events.append(exposure(request, time))
+            before = [
+                one.time
+                for one in events
+                if isinstance(one, Exposure) and one.request_id == request
+            ]
+            # A second list under one id, shown later, may outlive the memory of the first.
+            time = max(greatest - LATENESS, min([time, *before]))
+            if all(time <= one for one in before):
+                events.append(exposure(request, time))
         elif kind == "act":
             kind, value = draw(
                 st.sampled_from([("click", 1.0), ("click", 0.0), ("watch", 2.5), ("watch", 0.0)])
@@ -123,8 +132,7 @@ class Table:
     def commit(self, owner: Lane) -> None:
         fields = owner.fields(NOW)
         if fields is None:
-            assert not owner.closed
-            assert not owner.dead
+            assert owner.replaying or not (owner.closed or owner.dead)
             return
         self.rows += [slate.slate(BINARY) for slate in owner.closed]
         self.dead += [(one.side, one.offset) for one in owner.dead]
@@ -132,17 +140,22 @@ class Table:
         owner.commit_done(fields)
 
 
-def run(events: list[Event | bytes], steps: Iterable[tuple[str, int]]) -> Table:
+def run(
+    events: list[Event | bytes], steps: Iterable[tuple[str, int]], table: Table | None = None
+) -> Table:
     """Append and read in the order of ``steps``, then read the rest and wait for all to close."""
-    table, owner, appended = Table(), lane(), 0
+    table, owner, appended = table or Table(), lane(), 0
+
+    log = split(events)
+    exposures = [isinstance(event, Exposure) for event in events]
+
+    def end(side: int) -> int:
+        shown = sum(exposures[:appended])
+        return appended - shown if side else shown
 
     def read(side: int, count: int) -> None:
-        log = split(events[:appended])[side]
-        batch = log[owner.next[side] : owner.next[side] + count]
+        batch = log[side][owner.next[side] : min(end(side), owner.next[side] + count)]
         (owner.feedback if side else owner.exposures)(batch, NOW)
-
-    def ends() -> list[bool]:
-        return [owner.next[side] == len(split(events[:appended])[side]) for side in (0, 1)]
 
     for step, count in steps:
         if step == "append":
@@ -152,9 +165,9 @@ def run(events: list[Event | bytes], steps: Iterable[tuple[str, int]]) -> Table:
         elif step == "feedback":
             read(1, count)
         elif step == "end":
-            for side, ended in enumerate(ends()):
-                if ended:
-                    owner.ended(side, owner.next[side])
+            for side in (0, 1):
+                if owner.next[side] == end(side):
+                    owner.ended(side, end(side))
         elif step == "advance":
             owner.advance()
         elif step == "commit":
@@ -188,7 +201,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(logs(), STEPS)
 @example([exposure("q", 100), act("q", 200, "e")], [("append", 1), ("exposures", 1), ("end", 1)])
 def test_table_is_that_of_the_oracle(events: list[Event | bytes], steps: list) -> None:
@@ -211,7 +224,7 @@ def test_table_is_that_of_the_oracle(events: list[Event | bytes], steps: list) -
     assert Counter(table.dead) == dead
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(logs(), STEPS)
 def test_positions_do_not_go_back(events: list[Event | bytes], steps: list) -> None:
     """A new owner starts at the position: it reads again what is open, and no more."""
@@ -225,11 +238,6 @@ def test_positions_do_not_go_back(events: list[Event | bytes], steps: list) -> N
                 opened = [slate.offset for slate in owner.open.values()]
                 assert self.fields.exposures_position == min(opened, default=owner.next[0])
 
-    original = globals()["Table"]
-    globals()["Table"] = Watching
-    try:
-        run(events, steps)
-    finally:
-        globals()["Table"] = original
-    for before, after in zip(seen, seen[1:]):
+    run(events, steps, Watching())
+    for before, after in pairwise(seen):
         assert all(b >= a for a, b in zip(before[:6], after[:6]))

@@ -12,6 +12,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 
 from contracts.feedback_table import LANE_FIELDS, lane_app_id
 from contracts.reading import ContractError
+from streaming.consumer.lane import LaneFields
+from streaming.consumer.table_sink import TableSink
 from streaming.feedback_table.maintenance import Refusal, compact, retention_hours, vacuum
 from streaming.feedback_table.opening import create_or_open, open_table
 from streaming.feedback_table.transactions import groups, transactions
@@ -119,6 +121,8 @@ def test_lanes_by_group_and_slowest_watermark(uri: str) -> None:
 def test_rows_added_between_versions_are_told_after_compaction(uri: str) -> None:
     """What a refresh reads: compaction and clean-up add no row and hide none."""
     before = [added(uri, after, until) for after in range(6) for until in range(after + 1, 7)]
+    # From version 0 on: the only range that looks at whether the feed is on.
+    assert added(uri, -1, 6) == [f"q{number:06}" for number in range(18)]
     assert added(uri, 2, 4) == [f"q{number:06}" for number in range(6, 12)]
     compact(open_table(uri)[0], TARGET)
     append(uri, [slate(70)])
@@ -219,3 +223,19 @@ def test_a_writer_beside_compaction_and_vacuum_never_fails(uri: str, tmp_path: P
     assert [row["request_id"] for row in rows_of_table(uri)] == expected
     assert compacted > 18, "the writer's own files were not compacted: nothing is tested"
     assert beside >= 8, "hardly a commit came during the compactions: nothing is tested"
+
+
+def test_the_consumers_own_sink_goes_on_after_upkeep(uri: str) -> None:
+    """It keeps the table open, without its list of files, over compactions by others."""
+    sink = TableSink(uri, SPEC, "gref")
+    for number in range(1, 9):
+        lane = LaneFields(number, 10 * number, 20, 30, 40, 50, 60)
+        sink.commit(sink.rows([slate(500 + number)]), {3: lane})
+        compact(open_table(uri)[0], TARGET)
+        vacuum(open_table(uri)[0], {}, hours=0, force=True, delete=True)
+    lanes = {group.name: group.lanes for group in groups(open_table(uri)[0], {})}
+    assert [(lane.partition, lane.commits) for lane in lanes["gref"]] == [(3, 8)]
+    assert lanes["gref"][0].exposures_position == 80
+    assert positions(uri) == EXPECTED  # those of the other group
+    ids = [row["request_id"] for row in rows_of_table(uri)]
+    assert ids == [f"q{number:06}" for number in (*range(18), *range(501, 509))]

@@ -27,9 +27,10 @@ def rows(draw: st.DrawFn) -> list[dict[str, Any]]:
     made = rows_of([slate(draw(st.integers(0, 40))) for _ in range(draw(st.integers(1, 12)))])
     for row in made:
         value = st.sampled_from((None, 0.0, 1.0, 2.5))
+        row["exposed"] = list(range(draw(st.integers(0, 4))))
         for kind in ("click", "watch"):
             if draw(st.booleans()):
-                values = st.none() | st.lists(value, max_size=3)
+                values = st.none() | st.lists(value, max_size=4)
                 row[f"feedback__{kind}"] = draw(values)
     return made
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,10 @@ from tests.streaming.feedback_tables import MINUTE, NOON, SPEC, rows_of, slate
 from tests.streaming.row_rules import broken_rules
 
 WINDOW = Window(before=MINUTE, after=10 * MINUTE)
-TIMES = (None, 0, NOON, NOON - MINUTE - 9, NOON + 5 * MINUTE, NOON + 10 * MINUTE + 9)
+TIMES = (
+    *(None, 0, NOON, NOON + 5 * MINUTE),
+    *(NOON - MINUTE, NOON - MINUTE - 1, NOON + 10 * MINUTE, NOON + 10 * MINUTE + 1),
+)
 NUMBERS = (None, 0.0, 1.0, -0.5, 2.5, math.nan, math.inf, -math.inf, 1e-7)
 TEXTS = (None, "", "i0-0", "i0-1", "other")
 
@@ -74,3 +78,19 @@ def test_columns_find_what_rows_find(made: list[dict[str, Any]], window: Window)
 
 def test_right_rows_break_nothing() -> None:
     assert found(rows_of([slate(number) for number in range(30)]), WINDOW) == [set()] * 30
+
+
+@pytest.mark.parametrize(
+    ("late", "is_broken"),
+    [
+        (-MINUTE - 1, True),
+        (-MINUTE, False),
+        (0, False),
+        (10 * MINUTE, False),
+        (10 * MINUTE + 1, True),
+    ],
+)
+def test_the_window_holds_both_its_ends(late: int, is_broken: bool) -> None:
+    (row,) = rows_of([slate(0)])
+    row["feedback_time__click"] = [NOON + late, None]
+    assert found([row], WINDOW) == [{"feedback_outside_window"} if is_broken else set()]

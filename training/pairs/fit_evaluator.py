@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,11 +61,19 @@ def fit_evaluator(
     seed: int,
     device: torch.device,
     progress: Callable[[str], None] = log.info,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[Evaluator, EvaluatorReport]:
-    """Fit on ``train``, stop and gate on ``held_out`` (later slates)."""
+    """Fit on ``train``, stop and gate on ``held_out`` (later slates).
+
+    Args:
+        start: weights of an earlier evaluator to go on from; it stays as it is where no epoch is
+            better on ``held_out``.
+    """
     torch.manual_seed(seed)
     evaluator = Evaluator(train.spec, settings).to(device)
-    optim = settings.optim
+    optim = settings.optim if start is None else settings.again
+    if start is not None:
+        evaluator.load_state_dict(start)
     optimizer = torch.optim.AdamW(
         evaluator.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay
     )
@@ -73,11 +81,13 @@ def fit_evaluator(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, optim.learning_rate, steps)
     shown = held_out.exposed >= 0
     best, best_loss, bad = copy.deepcopy(evaluator.state_dict()), float("inf"), 0
+    if start is not None:
+        best_loss = float(held_out_losses(evaluator, held_out, device)[shown].mean())
     for epoch in range(optim.epochs):
         evaluator.train()
         order = np.random.default_rng([seed, epoch]).permutation(len(train))
-        for start in range(0, len(order), optim.batch_size):
-            loss = evaluator.loss(train.batch(order[start : start + optim.batch_size], device))
+        for first in range(0, len(order), optim.batch_size):
+            loss = evaluator.loss(train.batch(order[first : first + optim.batch_size], device))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(evaluator.parameters(), optim.clip_norm)

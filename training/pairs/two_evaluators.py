@@ -21,6 +21,9 @@ from training.settings import EvaluatorSettings
 
 EVALUATORS_FILE = "evaluators.pt"
 
+#: Weights of the two by name, as a checkpoint carries them.
+Weights = dict[str, dict[str, torch.Tensor]]
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -38,6 +41,12 @@ class TwoEvaluators:
     judge: Fitted
 
     @property
+    def weights(self) -> Weights:
+        """What ``fit_two`` can go on from."""
+        both = {"labeller": self.labeller, "judge": self.judge}
+        return {name: one.evaluator.state_dict() for name, one in both.items()}
+
+    @property
     def accepted(self) -> bool:
         return self.labeller.report.accepted and self.judge.report.accepted
 
@@ -48,11 +57,15 @@ def fit_two(
     settings: EvaluatorSettings,
     seed: int,
     device: torch.device,
+    start: Weights | None = None,
 ) -> TwoEvaluators:
-    """Fit both; ``settings.judge_share`` of the users are the judge's.
+    """Fit both; ``settings.judge_share`` of the users are the judge's, and always the same ones.
+
+    Args:
+        start: earlier ones to go on from.
 
     Raises:
-        ContractError: the share leaves no user for one of them.
+        ContractError: the share leaves no user for one of them, or ``start`` is of other settings.
     """
     judged = share_of_users(train.user, settings.judge_share, "judge")
     if judged.all() or not judged.any():
@@ -61,10 +74,21 @@ def fit_two(
             f"{settings.judge_share:.2f} leaves none to label or none to judge; give "
             "slates of more users, or take mirrored pairs"
         )
-    fitted = [
-        Fitted(*fit_evaluator(train.take(part.nonzero()[0]), valid, settings, seed + add, device))
-        for add, part in enumerate((~judged, judged))
-    ]
+    fitted = []
+    for add, (name, part) in enumerate((("labeller", ~judged), ("judge", judged))):
+        own = train.take(part.nonzero()[0])
+        begin = start[name] if start else None
+        try:
+            fitted.append(
+                Fitted(*fit_evaluator(own, valid, settings, seed + add, device, start=begin))
+            )
+        except RuntimeError as error:
+            if begin is None:
+                raise
+            raise ContractError(
+                "the evaluators of the checkpoint that this starts from are of another size; keep "
+                "post_train.pairs.evaluator's width, layers and heads as they were"
+            ) from error
     return TwoEvaluators(*fitted)
 
 

@@ -104,7 +104,7 @@ def _relative(name: str, result: Result, base: float, margin: float, detail: str
         f"{detail} {difference.estimate:+.4f} ({difference.low:+.4f} to {difference.high:+.4f}) "
         f"on {result.value.estimate:.4f}"
     ).strip()
-    return Gate(name=name, passed=low >= -margin, value=low, limit=-margin, detail=told)
+    return Gate(name=name, passed=low >= -margin, value=low, limit=0.0 - margin, detail=told)
 
 
 def _result(comparison: Comparison, metric: str) -> tuple[Result, Result] | None:
@@ -133,7 +133,7 @@ def _off_policy_gate(
         # Too little was explored to prove that nothing is lost; what is seen to lose is refused.
         told = f"too wide to decide alone, refused only if all below 0: {told}"
         return Gate(name=name, passed=high >= 0, value=high, limit=0.0, detail=told)
-    return Gate(name=name, passed=low >= -margin, value=low, limit=-margin, detail=told)
+    return Gate(name=name, passed=low >= -margin, value=low, limit=0.0 - margin, detail=told)
 
 
 def _not_applicable(name: str, limit: float, why: str) -> Gate:

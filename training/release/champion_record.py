@@ -66,8 +66,11 @@ def changing(releases: Path, wait_s: float) -> Iterator[int]:
         ) from error
 
 
-def set_champion(releases: Path, name: str, reason: str) -> bool:
-    """Make a release the champion, verified first; False where it already was. Hold the lock.
+def set_champion(releases: Path, name: str, reason: str, expected: str | None = None) -> bool:
+    """Make a release the champion, verified first. Hold the lock.
+
+    Returns:
+        False where it already was, or the champion is no longer the ``expected`` one.
 
     A damaged record is kept beside the new one, as ``champion.json.damaged-<time>``: its history
     may be of use, but it must not stand in the way of naming a champion.
@@ -82,7 +85,7 @@ def set_champion(releases: Path, name: str, reason: str) -> bool:
             kept = path.with_name(f"{CHAMPION_FILE}.damaged-{_now().replace(':', '')}")
             write_durably(kept, path.read_bytes())
         else:
-            if record.release == name:
+            if record.release == name or (expected and record.release != expected):
                 return False
             past = record.changes
     _write(releases, past, ChampionChange(release=name, time=_now(), reason=reason))

@@ -17,15 +17,14 @@ from pathlib import Path
 
 from contracts.reading import ContractError
 from contracts.releases import RELEASE_NAME, file_sha256, verify_release
+from training.release.building import PARTS, REPOSITORY
 from training.release.catalog import DamagedError
 from training.release.durable import fsync, fsync_tree
-from training.release.publishing import REPOSITORY
 from training.release.release_names import PublishError, publisher_lock
-from training.release.stamping import Part, model_name
+from training.release.stamping import model_name
 
 _ASIDE = ".installing-"
 _REMOVING = ".removing-"
-_ORDER: tuple[Part, ...] = ("encoder", "decoder", "ensemble")
 
 
 def install(release: Path, repository: Path, wait_s: float = 60.0) -> list[str]:
@@ -48,12 +47,12 @@ def install(release: Path, repository: Path, wait_s: float = 60.0) -> list[str]:
         manifest = verify_release(release)
     except ContractError as error:
         raise DamagedError(str(error)) from error
-    expected = {part: _hashes(manifest.files, model_name(manifest.name, part)) for part in _ORDER}
-    if empty := [part for part in _ORDER if not expected[part]]:
+    expected = {part: _hashes(manifest.files, model_name(manifest.name, part)) for part in PARTS}
+    if empty := [part for part in PARTS if not expected[part]]:
         raise ContractError(f"{release}: holds no {empty[0]} model; publish again")
     copied = []
     with _changing(repository, wait_s):
-        models = [(model_name(manifest.name, part), expected[part]) for part in _ORDER]
+        models = [(model_name(manifest.name, part), expected[part]) for part in PARTS]
         missing = [(model, hashes) for model, hashes in models if not (repository / model).exists()]
         for model, hashes in models:
             if (model, hashes) not in missing:
@@ -82,7 +81,7 @@ def uninstall(name: str, repository: Path, wait_s: float = 60.0) -> list[str]:
         raise ContractError(f"{repository}: no such repository")
     removed = []
     with _changing(repository, wait_s):
-        for part in reversed(_ORDER):
+        for part in reversed(PARTS):
             model = model_name(name, part)
             path = repository / model
             if path.is_symlink():  # as the local stack has them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -157,4 +158,6 @@ def difference_table(found: list[Difference], first: str, second: str) -> Table:
 def _value(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        return value[:12]  # a hash; --json has all of it
     return f"{value:.6g}" if isinstance(value, float) else escape(str(value))

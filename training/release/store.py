@@ -99,10 +99,17 @@ class ReleaseStore:
             ) from error
         return name
 
-    def set_champion(self, name: str, reason: str = "") -> bool:
-        """Verify a release and make it the champion; False where it already was."""
+    def set_champion(self, name: str, reason: str = "", expected: str | None = None) -> bool:
+        """Verify a release and make it the champion.
+
+        Args:
+            expected: change nothing where another one has become the champion meanwhile.
+
+        Returns:
+            Whether the champion was changed; not where ``name`` was the champion already.
+        """
         with champion_record.changing(self.folder, self.wait_s):
-            return champion_record.set_champion(self.folder, name, reason)
+            return champion_record.set_champion(self.folder, name, reason, expected)
 
     def rollback(self, reason: str = "") -> str:
         """Take back the champion before this one, or the nearest before that is whole.

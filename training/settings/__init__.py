@@ -130,6 +130,8 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     """The listwise evaluator that labels ``policy`` pairs; it never serves.
 
     Attributes:
+        again: in place of ``optim`` where it starts from an earlier one (that of the champion): it
+            knows most of what there is to know, and a few new slates must not make it forget.
         min_gain: labels are refused unless the held-out log-loss (or squared error) is below
             that of the rate at each position by this share, and not by chance. Below 0: no gate.
         discount: how a list's value sums up over positions. ``none`` is the expected utility of
@@ -141,6 +143,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     """
 
     optim: OptimSettings = OptimSettings(epochs=6, learning_rate=2e-3, patience=2)
+    again: OptimSettings = OptimSettings(epochs=3, learning_rate=5e-4, patience=1)
     width: int = 48
     layers: int = 2
     attention_heads: int = 4
