@@ -1,13 +1,17 @@
-"""The floor of any consumer: a kafka-python poll loop that does nothing with what it reads."""
+"""The floor of any consumer: a kafka-python poll loop that does nothing with what it reads.
+
+kafka-python computes checksums in Python unless the package crc32c is there; that is most of what
+a poll costs. This project needs crc32c, kafka-python does not, so that there are two floors.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Mapping
-
-from kafka import KafkaConsumer, TopicPartition
+from typing import Any
 
 from benchmarks.process_usage import cpu_seconds
 from contracts.reading import Strict
@@ -32,14 +36,24 @@ class Rate(Strict, kw_only=True, frozen=True):
         return self.messages / self.cpu_s
 
 
-def bare_poll(address: str, ends: Ends) -> Rate:
-    """Read all partitions from their beginning up to ``ends``, in a process of its own."""
+def bare_poll(address: str, ends: Ends, crc32c: bool) -> Rate:
+    """Read all partitions from their beginning up to ``ends``, in a process of its own.
+
+    Args:
+        crc32c: whether checksums are computed in C; otherwise in Python, as by kafka-python alone.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_read, (address, dict(ends)))
+        return pool.apply(_read, (address, dict(ends), crc32c))
 
 
-def _read(address: str, ends: dict[tuple[str, int], int]) -> Rate:
+def _read(address: str, ends: dict[tuple[str, int], int], crc32c: bool) -> Rate:
+    if not crc32c:
+        modules: dict[str, Any] = sys.modules
+        assert "kafka" not in modules
+        modules["crc32c"] = None  # importing it fails, as where it is not installed
+    from kafka import KafkaConsumer, TopicPartition
+
     consumer = KafkaConsumer(
         bootstrap_servers=address,
         group_id=None,

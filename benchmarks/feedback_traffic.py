@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,8 +53,9 @@ class Load:
     Attributes:
         candidates, list_size: of each slate.
         acts: mean number of feedback events of a slate.
-        open_slates: slates within the join window at any time.
-        join_window_ms: in event time.
+        open_slates: slates that are open at any time.
+        join_window_ms, lateness_ms: the consumer's, in event time. Event time runs much faster
+            here than the wall, so that the lateness must be long to be seconds.
         late: share of slates with one act beyond the window.
     """
 
@@ -62,12 +64,19 @@ class Load:
     acts: float = 3.0
     open_slates: int = 5_000
     join_window_ms: int = 600_000
+    lateness_ms: int = 600_000
     late: float = 0.0
 
     @property
     def step_ms(self) -> float:
-        """Event time between two exposures."""
-        return self.join_window_ms / self.open_slates
+        """Event time between two exposures: a slate closes a window and two latenesses after."""
+        return (self.join_window_ms + 2 * self.lateness_ms) / self.open_slates
+
+
+def begin_of(load: Load, events: int) -> int:
+    """When traffic of so many messages must begin for none of it to lie in the future; ms."""
+    span = events / (1 + load.acts) * load.step_ms * 1.2
+    return int(time.time() * 1000 - span) - 15 * (load.join_window_ms + load.lateness_ms)
 
 
 class FeedbackTraffic:
@@ -91,13 +100,13 @@ class FeedbackTraffic:
         """About ``count`` records more: whole slates, and the acts whose time has come."""
         made = 0
         while made < count:
-            time = self._time()
-            while self._due and self._due[0][0] <= time:
+            now = self._time()
+            while self._due and self._due[0][0] <= now:
                 _, _, key, value = heapq.heappop(self._due)
                 made += 1
                 yield FEEDBACK, key, value
             made += 1
-            yield self._slate(time)
+            yield self._slate(now)
 
     def rest(self, partitions: int) -> Iterator[tuple[int, Record]]:
         """The acts that are still due, and for each partition an exposure and an act so late that
@@ -105,7 +114,7 @@ class FeedbackTraffic:
         while self._due:
             _, _, key, value = heapq.heappop(self._due)
             yield -1, (FEEDBACK, key, value)
-        end = self._time() + 10 * self.load.join_window_ms
+        end = self._time() + 10 * (self.load.join_window_ms + self.load.lateness_ms)
         for partition in range(partitions):
             request = f"end-{partition}".encode()
             stamp = str(end).encode()

@@ -59,25 +59,33 @@ class SoakResult(Strict, kw_only=True, frozen=True):
         )
 
 
-def judge_memory(samples: list[Sample]) -> list[MemoryVerdict]:
-    """Growth of each member that lived long enough, without its own first quarter."""
+def judge_memory(samples: list[Sample], warm_up: int) -> list[MemoryVerdict]:
+    """Growth of each member that lived long enough, without its own first quarter.
+
+    The end is left out too: there all open slates close at once, in one commit.
+
+    Args:
+        warm_up: messages after which nothing of the group fills up any more.
+    """
+    most = max(sample.sent for sample in samples)
+    samples = [sample for sample in samples if sample.sent < most]
     total = max(sample.read for sample in samples)
     verdicts = []
     for pid in sorted({pid for sample in samples for pid in sample.rss_mib}):
         life = [(sample.read, sample.rss_mib[pid]) for sample in samples if sample.rss_mib.get(pid)]
-        life = life[len(life) // 4 :]
+        life = [one for one in life[len(life) // 4 :] if one[0] >= warm_up]
         if len(life) < _MIN_SAMPLES or life[-1][0] - life[0][0] < _MIN_SHARE * total:
             continue
         read, rss = (np.array(column, dtype=float) for column in zip(*life))
         slope = float(np.polyfit(read / 1e6, rss, 1)[0])
-        median = statistics.median(rss)
+        median = float(statistics.median(rss))
         verdicts.append(
             MemoryVerdict(
                 pid=pid,
                 events=int(read[-1] - read[0]),
                 median_mib=median,
                 slope_mib=slope,
-                is_flat=slope <= FLAT_SHARE * median,
+                is_flat=bool(slope <= FLAT_SHARE * median),
             )
         )
     return verdicts

@@ -45,14 +45,14 @@ def main(
         Optional[Path], typer.Option(help="KuaiRand's CSV folder; without it, a simulated world.")
     ] = None,
     world: Annotated[str, typer.Option(help="Simulated: fickle, noisy or strong.")] = "fickle",
-    lists: Annotated[int, typer.Option(min=1000, help="Simulated requests.")] = 12_000,
+    lists: Annotated[int, typer.Option(min=1000, help="Simulated requests.")] = 8000,
     requests: Annotated[int, typer.Option(min=1, help="Held-out requests over gRPC.")] = 400,
     live: Annotated[
         bool, typer.Option(help="Live traffic, refresh and poison (simulated worlds only).")
     ] = True,
     live_requests: Annotated[
         int, typer.Option(min=1000, help="Requests of the longest stretch of live traffic.")
-    ] = 8000,
+    ] = 4500,
     out: Annotated[
         Optional[Path],
         typer.Option(help="Folder of all that it makes.", show_default="demo/<source>"),

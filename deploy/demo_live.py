@@ -108,7 +108,7 @@ class LiveDemo:
                     console.print(f"loading {name} beside r0001; clients ask by name")
                     self._triton.load(out / "releases" / name)
                     judged[name] = self._judge(name, moved)
-                after = Stage("after the refresh", n // 3, (1.0, 1.0), ago_h=4, span_h=2, seed=13)
+                after = Stage("after the refresh", n // 4, (1.0, 1.0), ago_h=4, span_h=2, seed=13)
                 self._send(after, broker.address, reader)
                 bots = Stage(
                     *("bots", n // 2, (1.0, 1.0)),

@@ -28,14 +28,13 @@ def plot_live(live: Live, file: Path) -> None:
             continue  # the users are no users
         release = max(summary.releases, key=lambda one: summary.releases[one])
         when = [datetime.fromtimestamp(s.time / 1000, timezone.utc) for s in summary.stretches]
-        time.plot(when, [s.given for s in summary.stretches], color="grey",
-                  label=label("given order"))  # fmt: skip
         colour = "tab:blue" if release == "r0001" else "tab:green"
-        time.plot(when, [s.shown for s in summary.stretches], color=colour, marker=".",
-                  label=label(f"{release}, live"))  # fmt: skip
+        gains = [s.shown - s.given for s in summary.stretches]
+        time.plot(when, gains, color=colour, marker=".", label=label(f"{release}, live"))
         time.annotate(name, (when[0], 0.02), xycoords=("data", "axes fraction"), fontsize=9)
         time.axvline(when[0], color="lightgrey", linewidth=0.8)  # type: ignore[arg-type]
-    time.set_ylabel("true expected clicks a list\n(simulated, exact)")
+    time.axhline(0, color="grey", label="given order")
+    time.set_ylabel("true expected clicks a list,\nover the given order (simulated, exact)")
     time.set_xlabel("event time (UTC)")
     time.tick_params(axis="x", labelrotation=30)
     time.legend()

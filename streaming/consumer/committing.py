@@ -8,11 +8,10 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from contracts.reading import ContractError
-from contracts.slates import Slate
 from streaming.consumer.dead_letter_sender import DeadLetterSender
 from streaming.consumer.lane import Lane, LaneFields
 from streaming.consumer.metrics import ConsumerMetrics
+from streaming.consumer.rows import RowBuilder
 from streaming.consumer.table_sink import TableSink
 
 log = logging.getLogger(__name__)
@@ -23,8 +22,7 @@ class Committer:
 
     def __init__(self, sink: TableSink, sender: DeadLetterSender, metrics: ConsumerMetrics) -> None:
         self._sink, self._sender, self._metrics = sink, sender, metrics
-        spec = sink.spec
-        self._binary = frozenset(one.kind for one in spec.feedback if one.type == "binary")
+        self._builder = RowBuilder(sink.spec)
 
     def commit(self, lanes: Mapping[int, Lane], wall: int, send_timeout_s: float) -> bool:
         """Commit what is new in the lanes; returns whether there was anything.
@@ -56,27 +54,22 @@ class Committer:
         return True
 
     def _rows(self, lanes: list[Lane]) -> pa.Table | None:
-        slates = [slate.slate(self._binary) for lane in lanes for slate in lane.closed]
-        if not slates:
+        closed = [slate for lane in lanes for slate in lane.closed]
+        if not closed:
             return None
         try:
-            return self._sink.rows(slates)
-        except ContractError:
+            return self._builder.table(closed)
+        except (ValueError, TypeError, OverflowError):
             # The intake checks every value, so this is a gap in it; one slate stops no other.
-            kept: list[Slate] = []
             for lane in lanes:
-                for closed in list(lane.closed):
-                    slate = closed.slate(self._binary)
+                for slate in list(lane.closed):
                     try:
-                        self._sink.rows([slate])
-                    except ContractError as error:
-                        log.error(
-                            "partition %d offset %d: %s", lane.partition, closed.offset, error
-                        )
-                        lane.refuse_closed(closed, str(error)[:500])
-                    else:
-                        kept.append(slate)
-            return self._sink.rows(kept) if kept else None
+                        self._builder.table([slate])
+                    except (ValueError, TypeError, OverflowError) as error:
+                        log.error("partition %d offset %d: %s", lane.partition, slate.offset, error)
+                        lane.refuse_closed(slate, str(error)[:500])
+            closed = [slate for lane in lanes for slate in lane.closed]
+            return self._builder.table(closed) if closed else None
 
 
 def positions(fields: LaneFields) -> tuple[int, int]:

@@ -1,22 +1,17 @@
-"""What an event must be by itself, before it meets the others of its request.
-
-Exposures are decoded into structs made from the feature spec: msgspec then checks the type of every
-feature value while it reads, which is faster than looking at them afterwards.
-"""
+"""What an event must be by itself, before it meets the others of its request."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol, Union
+from typing import Any, Protocol, Union
 
 import msgspec
-import pyarrow as pa
 
 from contracts.events import MAX_EVENT_BYTES, Exposure, FeedbackEvent, decode_exposure
 from contracts.events import decode_feedback as decode_any_feedback
-from contracts.features import MAX_CANDIDATES, FeatureSpec
+from contracts.features import FeatureSpec
 from contracts.reading import ContractError
-from contracts.slate_columns import item_columns, user_columns
 from streaming.consumer.dead_letters import Refused
+from streaming.consumer.exposure_type import exposure_type
 
 #: ``timestamp_type`` of a record whose timestamp the broker set when it appended it.
 LOG_APPEND_TIME = 1
@@ -52,7 +47,7 @@ class Intake:
         self._max_skew = max_skew
         self._binary = {one.kind: one.type == "binary" for one in spec.feedback}
         # Of both events: a decoder of one alone would not ask for the type.
-        self._decoder = msgspec.json.Decoder(Union[_exposure_of(spec), FeedbackEvent])
+        self._decoder = msgspec.json.Decoder(Union[exposure_type(spec), FeedbackEvent])
 
     def exposure(self, record: Record, now: int) -> Exposure:
         """The exposure of a record; raises Refused."""
@@ -131,51 +126,3 @@ def _why(value: bytes, error: Exception, decode_any: Any) -> Refused:
     except ContractError as cause:
         return Refused("malformed", str(cause)[:_DETAIL])
     return Refused("feature_value", str(error)[:_DETAIL])
-
-
-def _exposure_of(spec: FeatureSpec) -> Any:
-    """The type of an exposure whose features must be what the columns of ``spec`` take."""
-    candidate = msgspec.defstruct(
-        "Candidate",
-        [
-            ("item", str),
-            ("features", _features(item_columns(spec)), msgspec.field(default=None)),
-            ("score", Union[float, None], None),
-        ],
-        frozen=True,
-        forbid_unknown_fields=True,
-        kw_only=True,
-        gc=False,
-    )
-    return msgspec.defstruct(
-        "Exposure",
-        [
-            (
-                "candidates",
-                Annotated[tuple[candidate, ...], msgspec.Meta(max_length=MAX_CANDIDATES)],  # type: ignore[valid-type]
-            ),
-            ("user_features", _features(user_columns(spec)), msgspec.field(default=None)),
-        ],
-        bases=(Exposure,),
-        tag_field="type",
-        tag="exposure",
-        frozen=True,
-        forbid_unknown_fields=True,
-        kw_only=True,
-    )
-
-
-def _features(columns: dict[str, pa.DataType]) -> Any:
-    """Features of the spec by type; others may be there and are not looked at.
-
-    Plain values cannot form cycles, so the garbage collector need not visit them.
-    """
-    fields = [
-        (
-            f"f_{name}",
-            Union[str, int, bool, None] if kind == pa.string() else Union[float, bool, None],
-            msgspec.field(name=name, default=None),
-        )
-        for name, kind in columns.items()
-    ]
-    return msgspec.defstruct("Features", fields, frozen=True, kw_only=True, gc=False)

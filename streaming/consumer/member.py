@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from contracts.reading import ContractError
@@ -16,16 +16,16 @@ from streaming.consumer import parked_records
 from streaming.consumer.committing import Committer, positions
 from streaming.consumer.dead_letter_sender import DeadLetterSender, NotSent
 from streaming.consumer.health import Health
+from streaming.consumer.kafka_input import POLL_MS, connect, put_down, read_to_the_end
 from streaming.consumer.metrics import ConsumerMetrics
 from streaming.consumer.ownership import SIDES, Ownership, check_topics
-from streaming.consumer.pausing import Pauses, pauses, put_down, urgent
+from streaming.consumer.pausing import Pauses, pauses, urgent
 from streaming.consumer.reporting import Reporter
 from streaming.consumer.settings import ConsumerSettings
 from streaming.consumer.table_sink import CommitFailed, Fenced, TableSink
 
 log = logging.getLogger(__name__)
 
-_POLL_MS = 200
 #: How often at most Kafka is asked where its inputs end, in seconds.
 _ENDS_S, _ENDS_WAITING_S = 0.5, 0.05
 _LETTERS = 5_000
@@ -69,7 +69,7 @@ class Member:
             ContractError: brokers, topics or offsets are not as they must be.
             GaveUp: the table or the broker was down for too long.
         """
-        consumer = self._connect()
+        consumer = connect(self._settings, self._stop)
         if consumer is None:
             return
         self._own.consumer = consumer
@@ -126,43 +126,11 @@ class Member:
 
     # -- Kafka
 
-    def _connect(self) -> Any:
-        settings = self._settings
-        deadline = time.monotonic() + settings.broker_timeout / 1000
-        while not self._stop.is_set():
-            try:
-                return KafkaConsumer(
-                    **{
-                        "max_partition_fetch_bytes": 2 << 20,
-                        "fetch_max_bytes": 16 << 20,
-                        "fetch_max_wait_ms": _POLL_MS,
-                        "reconnect_backoff_max_ms": 1_000,
-                        "metrics_enabled": False,
-                        **settings.kafka,
-                    },
-                    bootstrap_servers=list(settings.brokers),
-                    bootstrap_timeout_ms=5_000,
-                    group_id=settings.group,
-                    session_timeout_ms=settings.session_timeout,
-                    heartbeat_interval_ms=max(200, settings.session_timeout // 6),
-                    enable_auto_commit=False,
-                    auto_offset_reset="none",
-                    allow_auto_create_topics=False,
-                    max_poll_records=settings.poll_records,
-                )
-            except KafkaError as error:
-                if time.monotonic() >= deadline:
-                    raise ContractError(
-                        f"no broker answers at {', '.join(settings.brokers)}: {error!r}"
-                    ) from error
-                self._stop.wait(0.5)
-        return None
-
     def _poll(self, consumer: Any) -> dict[TopicPartition, list[Any]]:
         parked_records.release(consumer)
         put_down(consumer)
         try:
-            batches: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=_POLL_MS)
+            batches: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=POLL_MS)
         except OffsetOutOfRangeError as error:
             raise ContractError(
                 f"Kafka has no such offset: {error}. Either its retention deleted what this "
@@ -187,40 +155,25 @@ class Member:
                 lane.feedback(batches[feedback], now)
 
     def _ask_ends(self, consumer: Any) -> None:
-        """Tell lanes which inputs are read to their end.
-
-        Where an input ends is asked after all that was read has been handled. A fetch tells too,
-        but not when; and a broker may answer the question with less than it has, so that both
-        must say so.
-        """
+        """Tell lanes which inputs are read to their end; what they were told of before counts."""
         pause = _ENDS_WAITING_S if self._pauses.waiting else _ENDS_S
         if time.monotonic() < self._ends_at + pause:
             return
         own, epoch = self._own, self._own.epoch
-        reached = {}
-        try:
-            for partition in list(own.lanes):
-                for one in own.inputs(partition):
-                    highwater = consumer.highwater(one)
-                    position = consumer.position(one, timeout_ms=0) if highwater is not None else 0
-                    if highwater is not None and position is not None and position >= highwater:
-                        reached[one] = position
-            ends = consumer.end_offsets(list(reached), timeout_ms=2_000) if reached else {}
-        except (KafkaError, AssertionError) as error:
-            log.warning("asking for ends: %r", error)
-            ends = {}
+        ended = read_to_the_end(
+            consumer, [one for partition in list(own.lanes) for one in own.inputs(partition)]
+        )
         now = self._now()
         self._ends_at = time.monotonic()
         with own.lock:
             if epoch != own.epoch:
                 return
             for partition, lane in own.lanes.items():
-                ended = 0
-                for side, one in zip(SIDES, own.inputs(partition)):
-                    if one in ends and reached[one] >= ends[one]:
-                        lane.ended(side, reached[one])
-                        ended += 1
-                if ended == len(SIDES):
+                inputs = own.inputs(partition)
+                for side, one in zip(SIDES, inputs):
+                    if one in ended:
+                        lane.ended(side, ended[one])
+                if all(one in ended for one in inputs):
                     lane.quiet(now)
 
     def _pause(self, consumer: Any) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from contracts.events import Exposure, FeedbackEvent, decode_exposure, latest, slate_of
-from contracts.slates import Slate
+from contracts.events import Exposure, FeedbackEvent, latest
 
 #: What Python objects around a held event weigh beside its bytes; measured, rounded up.
 _SLATE_BYTES, _ACT_BYTES = 2000, 1500
@@ -37,8 +36,8 @@ class OpenSlate:
 
     __slots__ = (
         "_counting",
+        "_ids",
         "acts",
-        "ids",
         "items",
         "key",
         "offset",
@@ -55,8 +54,8 @@ class OpenSlate:
         self.time = exposure.time
         self.items = tuple(exposure.candidates[index].item for index in exposure.exposed)
         self.acts: list[Act] = []
-        self.ids: set[str] = set()
-        self._counting: dict[tuple[str, str], FeedbackEvent] = {}
+        self._ids: set[str] | None = None  # most slates get no feedback
+        self._counting: dict[tuple[str, str], FeedbackEvent] | None = None
 
     @property
     def bytes(self) -> int:
@@ -66,19 +65,20 @@ class OpenSlate:
     def take(self, act: Act) -> bool:
         """Count an act on a shown item; False where an act of its event_id has been taken."""
         event = act.event
-        if event.event_id in self.ids:
+        if self._ids is None or self._counting is None:
+            self._ids, self._counting = set(), {}
+        if event.event_id in self._ids:
             return False
-        self.ids.add(event.event_id)
+        self._ids.add(event.event_id)
         self.acts.append(act)
         place = (event.item, event.kind)
         other = self._counting.get(place)
         self._counting[place] = event if other is None else latest(event, other)
         return True
 
-    def slate(self, binary: frozenset[str]) -> Slate:
-        """The closed slate; 0 of a binary kind takes the act back and leaves nothing."""
-        kept = (one for one in self._counting.values() if one.value or one.kind not in binary)
-        return slate_of(decode_exposure(self.value), kept)
+    def counting(self) -> Iterable[FeedbackEvent]:
+        """The acts that count: of each item and kind the latest. 0 of a binary kind takes back."""
+        return () if self._counting is None else self._counting.values()
 
 
 class Waiting:

@@ -19,16 +19,12 @@ from deltalake.exceptions import DeltaError
 
 from contracts.features import FeatureSpec
 from contracts.feedback_table import (
-    DAY,
     LANE_FIELDS,
     SPEC_SHA256_PROPERTY,
-    day_of,
     lane_app_id,
     table_schema,
 )
 from contracts.reading import ContractError
-from contracts.slate_columns import to_table
-from contracts.slates import Slate
 from streaming.consumer.lane import LaneFields
 from streaming.feedback_table.opening import create_or_open
 from streaming.feedback_table.transactions import transactions as read_transactions
@@ -37,7 +33,6 @@ log = logging.getLogger(__name__)
 
 #: A reader begins with the newest checkpoint; without one it reads every commit there is.
 COMMITS_PER_CHECKPOINT = 100
-_DAY_MS = 86_400_000
 #: How long one request to an object store may take. The loop must come round before the group
 #: takes its lanes away (max.poll.interval.ms, 5 minutes); it tries again by itself.
 _PATIENCE = {
@@ -74,24 +69,12 @@ class TableSink:
         self.spec = spec
         self._uri, self._group = uri, group
         self._options = {**(_PATIENCE if "://" in uri else {}), **(storage_options or {})}
-        self._schema = table_schema(spec)
         create_or_open(uri, spec, self._options)
         self._table = self._load()
         self._since_checkpoint = 0
         self._mark = 0
         # Whether the loaded version holds nothing of our lanes that we do not know.
         self._is_checked = False
-
-    def rows(self, slates: Sequence[Slate]) -> pa.Table:
-        """Slates as rows of the table; raises ContractError where a value does not fit."""
-        table = to_table(slates, self.spec)
-        days: dict[int, str] = {}
-        for slate in slates:
-            number = slate.time // _DAY_MS
-            if number not in days:
-                days[number] = day_of(slate.time)
-        column = pa.array([days[slate.time // _DAY_MS] for slate in slates], pa.string())
-        return table.append_column(self._schema.field(DAY), column).cast(self._schema)
 
     def lanes(self, partitions: Sequence[int]) -> dict[int, LaneFields | None]:
         """What the table says of lanes now; None of a lane that was never committed.
@@ -123,7 +106,7 @@ class TableSink:
         try:
             write_deltalake(
                 self._table,
-                rows if rows is not None else self._schema.empty_table(),
+                rows if rows is not None else table_schema(self.spec).empty_table(),
                 mode="append",
                 commit_properties=CommitProperties(app_transactions=transactions),
             )

@@ -30,7 +30,7 @@ def demo(out: Path, *arguments: str) -> str:
 def test_demo_closes_the_loop_on_a_simulated_world(tmp_path: Path) -> None:
     """Train, serve, traffic, table, refresh, and poison refused: smaller than make demo's own."""
     out = tmp_path / "demo"
-    printed = demo(out, "--lists", "8000", "--requests", "60", "--live-requests", "4500")
+    printed = demo(out, "--lists", "8000", "--requests", "60", "--live-requests", "3000")
 
     store = ReleaseStore(out / "releases")
     assert store.names() == ("r0001", "r0002")
@@ -52,7 +52,7 @@ def test_demo_closes_the_loop_on_a_simulated_world(tmp_path: Path) -> None:
     }
     assert set(traffic) == {"tastes-move", "they-have-moved", "after-the-refresh", "bots"}
     assert not any(one.fallbacks for one in traffic.values())
-    assert traffic["they-have-moved"].releases == {"r0001": 4500}
+    assert traffic["they-have-moved"].releases == {"r0001": 3000}
     assert set(traffic["after-the-refresh"].releases) == {"r0002"}
     check_table(out / "feedback", sum(one.requests for one in traffic.values()))
     assert (out / "live.png").stat().st_size > 10_000

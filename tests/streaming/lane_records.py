@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from contracts.events import Event, Exposure, FeedbackEvent, encode_event
-from contracts.slates import Candidate
+from contracts.events import (
+    Event,
+    Exposure,
+    FeedbackEvent,
+    decode_exposure,
+    encode_event,
+    slate_of,
+)
+from contracts.slates import Candidate, Slate
 from streaming.consumer.intake import Intake
 from streaming.consumer.lane import Lane
+from streaming.consumer.open_slates import OpenSlate
 from tests.contracts.examples import spec
 
 WINDOW, LATENESS, SKEW = 100, 20, 1_000
@@ -47,3 +55,9 @@ def record(offset: int, event: Event | bytes, key: bytes | None = b"q") -> Recor
 
 def lane(committed: Any = None) -> Lane:
     return Lane(0, Intake(SPEC, SKEW), WINDOW, LATENESS, committed)
+
+
+def slate_of_closed(closed: OpenSlate) -> Slate:
+    """The slate by the contract's own functions; of binary kinds, 0 leaves nothing."""
+    kept = (one for one in closed.counting() if one.value or one.kind != "click")
+    return slate_of(decode_exposure(closed.value), kept)

@@ -22,9 +22,8 @@ from tests.streaming.lane_records import (
     exposure,
     lane,
     record,
+    slate_of_closed,
 )
-
-BINARY = frozenset({"click"})
 
 
 def buried(one: Lane) -> list[str]:
@@ -109,7 +108,7 @@ def test_latest_act_counts_and_zero_takes_back() -> None:
     ]
     one.feedback([record(at, event) for at, event in enumerate(acts)], NOW)
     (closed,) = finish(one).closed
-    kept = [(it.kind, it.value, it.time) for it in closed.slate(BINARY).feedback]
+    kept = [(it.kind, it.value, it.time) for it in slate_of_closed(closed).feedback]
     assert kept == [("watch", 0.0, 1_016)]
     assert one.counts["duplicates"] == 1
 

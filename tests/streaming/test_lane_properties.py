@@ -25,10 +25,10 @@ from tests.streaming.lane_records import (
     exposure,
     lane,
     record,
+    slate_of_closed,
 )
 
 REQUESTS = [f"q{index}" for index in range(5)]
-BINARY = frozenset({"click"})
 
 
 @st.composite
@@ -132,7 +132,7 @@ class Table:
     def commit(self, owner: Lane) -> None:
         fields = owner.fields(NOW)
         assert owner.has_news or owner.replaying or not (owner.closed or owner.dead)
-        self.rows += [slate.slate(BINARY) for slate in owner.closed]
+        self.rows += [slate_of_closed(slate) for slate in owner.closed]
         self.dead += [(one.side, one.offset) for one in owner.letters]
         self.fields = fields
         owner.commit_done(fields)

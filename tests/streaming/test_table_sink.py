@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
 import streaming.consumer.table_sink as module
-from contracts.events import slate_of
+from contracts.events import encode_event
 from contracts.reading import ContractError
 from deploy.local_s3 import LocalS3
 from streaming.consumer.lane import LaneFields
+from streaming.consumer.open_slates import OpenSlate
+from streaming.consumer.rows import RowBuilder
 from streaming.consumer.table_sink import CommitFailed, Fenced, TableSink
 from tests.contracts.examples import spec
 from tests.streaming.lane_records import exposure
@@ -23,8 +26,9 @@ def fields(commits: int, read: int = 0) -> LaneFields:
     return LaneFields(commits, read, read, read, read, 1_000 * read, 5_000)
 
 
-def slates(*names: str) -> list:
-    return [slate_of(exposure(name, 86_400_000 * 3)) for name in names]
+def slates(*names: str) -> pa.Table:
+    made = (exposure(name, 86_400_000 * 3) for name in names)
+    return RowBuilder(spec()).table([OpenSlate(0, b"", encode_event(one), one) for one in made])
 
 
 def sink(table: Path | str, options: dict[str, str] | None = None) -> TableSink:
@@ -40,7 +44,7 @@ def names(table: Path | str, options: dict[str, str] | None = None) -> list[str]
 
 def test_rows_and_positions_in_one_version(tmp_path: Path) -> None:
     one = sink(tmp_path / "t")
-    one.commit(one.rows(slates("a", "b")), {0: fields(1, 7), 1: fields(1)})
+    one.commit(slates("a", "b"), {0: fields(1, 7), 1: fields(1)})
     assert one.lanes([0, 1, 2]) == {0: fields(1, 7), 1: fields(1), 2: None}
     one.commit(None, {0: fields(2, 9), 1: fields(2)})
     assert sink(tmp_path / "t").lanes([0]) == {0: fields(2, 9)}
@@ -52,19 +56,19 @@ def test_rows_and_positions_in_one_version(tmp_path: Path) -> None:
 
 def check_fencing(table: Path | str, options: dict[str, str] | None = None) -> None:
     zombie, owner, third = (sink(table, options) for _ in range(3))
-    owner.commit(owner.rows(slates("a")), {0: fields(1)})
+    owner.commit(slates("a"), {0: fields(1)})
     # Both had loaded the same version: the lane's second writer is refused, whatever it retries.
     for _ in range(2):
         with pytest.raises(Fenced) as refused:
-            zombie.commit(zombie.rows(slates("a")), {0: fields(1)})
+            zombie.commit(slates("a"), {0: fields(1)})
         assert refused.value.partitions == (0,)
     # Another lane is nobody's conflict, without looking at the table first.
-    third.commit(third.rows(slates("b")), {1: fields(1)})
+    third.commit(slates("b"), {1: fields(1)})
     # A member that named both lanes has lost one of them, and writes neither.
     both = sink(table, options)
-    owner.commit(owner.rows(slates("c")), {0: fields(2)})
+    owner.commit(slates("c"), {0: fields(2)})
     with pytest.raises(Fenced) as refused:
-        both.commit(both.rows(slates("d")), {0: fields(2), 1: fields(2)})
+        both.commit(slates("d"), {0: fields(2), 1: fields(2)})
     assert refused.value.partitions == (0,)
     assert names(table, options) == ["a", "b", "c"]
 
@@ -86,7 +90,7 @@ def test_many_members_commit_at_once(tmp_path: Path) -> None:
         own = TableSink(str(tmp_path / "t"), spec(), "g")
         own.lanes([lane])
         for turn in range(10):
-            own.commit(own.rows(slates(f"{lane}-{turn}")), {lane: fields(turn + 1, turn)})
+            own.commit(slates(f"{lane}-{turn}"), {lane: fields(turn + 1, turn)})
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(member, range(4)))
@@ -105,9 +109,9 @@ def test_commit_that_landed_but_was_reported_as_failed(
         raise OSError("connection reset after the request")
 
     monkeypatch.setattr(module, "write_deltalake", lands)
-    one.commit(one.rows(slates("a")), {0: fields(1)})  # found in the log, not written again
+    one.commit(slates("a"), {0: fields(1)})  # found in the log, not written again
     monkeypatch.setattr(module, "write_deltalake", write)
-    one.commit(one.rows(slates("b")), {0: fields(2)})
+    one.commit(slates("b"), {0: fields(2)})
     assert names(tmp_path / "t") == ["a", "b"]
 
 
@@ -117,9 +121,9 @@ def test_failed_commit_leaves_nothing_and_can_be_tried_again(tmp_path: Path) -> 
     log.rename(tmp_path / "away")
     for _ in range(2):
         with pytest.raises(CommitFailed):
-            one.commit(one.rows(slates("a")), {0: fields(1)})
+            one.commit(slates("a"), {0: fields(1)})
     (tmp_path / "away").rename(log)
-    one.commit(one.rows(slates("a")), {0: fields(1)})
+    one.commit(slates("a"), {0: fields(1)})
     assert names(tmp_path / "t") == ["a"]
 
 
@@ -127,7 +131,7 @@ def test_checkpoint_keeps_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "COMMITS_PER_CHECKPOINT", 3)
     one = sink(tmp_path / "t")
     for turn in range(1, 8):
-        one.commit(one.rows(slates(f"s{turn}")), {0: fields(turn, turn)})
+        one.commit(slates(f"s{turn}"), {0: fields(turn, turn)})
         one.tidy()
     assert list((tmp_path / "t" / "_delta_log").glob("*.checkpoint.parquet"))
     assert sink(tmp_path / "t").lanes([0]) == {0: fields(7, 7)}

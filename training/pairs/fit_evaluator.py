@@ -74,6 +74,7 @@ def fit_evaluator(
     optim = settings.optim if start is None else settings.again
     if start is not None:
         evaluator.load_state_dict(start)
+        evaluator.id_dropout = 0.0  # it knows the identities from many slates; let it keep them
     optimizer = torch.optim.AdamW(
         evaluator.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from contracts.features import FeatureSpec
@@ -16,7 +17,13 @@ from contracts.reading import ContractError
 from training.checkpoint import load_tensors, save_atomically
 from training.data.arrays import SlateArrays
 from training.pairs.evaluator import Evaluator
-from training.pairs.fit_evaluator import EvaluatorReport, fit_evaluator, share_of_users
+from training.pairs.fit_evaluator import (
+    ONE_SIDED_95,
+    EvaluatorReport,
+    fit_evaluator,
+    held_out_losses,
+    share_of_users,
+)
 from training.settings import EvaluatorSettings
 
 EVALUATORS_FILE = "evaluators.pt"
@@ -62,8 +69,8 @@ def fit_two(
     """Fit both; ``settings.judge_share`` of the users are the judge's, and always the same ones.
 
     Args:
-        start: earlier ones to go on from, where that predicts held-out slates better than
-            beginning anew does.
+        start: earlier ones to go on from, unless beginning anew predicts held-out slates better,
+            and not by chance.
 
     Raises:
         ContractError: the share leaves no user for one of them, or ``start`` is of other settings.
@@ -78,12 +85,24 @@ def fit_two(
     fitted = []
     for add, (name, part) in enumerate((("labeller", ~judged), ("judge", judged))):
         own = train.take(part.nonzero()[0])
-        ways = [Fitted(*fit_evaluator(own, valid, settings, seed + add, device))]
-        if start:
-            ways.append(_gone_on(own, valid, settings, seed + add, device, start[name]))
-        # At a tie the earlier one, which has seen more.
-        fitted.append(min(reversed(ways), key=lambda one: one.report.loss))
+        anew = Fitted(*fit_evaluator(own, valid, settings, seed + add, device))
+        if not start:
+            fitted.append(anew)
+            continue
+        further = _gone_on(own, valid, settings, seed + add, device, start[name])
+        # In doubt the one that has seen more.
+        fitted.append(anew if _surely_better(anew, further, valid, device) else further)
     return TwoEvaluators(*fitted)
+
+
+def _surely_better(one: Fitted, other: Fitted, held_out: SlateArrays, device: torch.device) -> bool:
+    """Whether held-out lists are predicted better, one-sided at the 5 % level."""
+    shown = held_out.exposed >= 0
+    losses = [held_out_losses(each.evaluator, held_out, device) for each in (other, one)]
+    saved = np.where(shown, losses[0] - losses[1], 0.0).sum(axis=1)
+    if len(saved) < 2:
+        return False
+    return bool(saved.mean() > ONE_SIDED_95 * saved.std(ddof=1) / len(saved) ** 0.5)
 
 
 def _gone_on(

@@ -16,6 +16,7 @@ from training.evaluation.off_policy.candidate import estimate_candidate
 from training.evaluation.off_policy.estimate import OffPolicyEstimate
 from training.model.gen_reranker import GenReranker
 from training.pairs.evaluator import Evaluator
+from training.pairs.examination import estimate_examination
 from training.pairs.fit_evaluator import fit_evaluator
 from training.pairs.two_evaluators import EVALUATORS_FILE, load_two
 from training.refreshing.candidate import BEST
@@ -48,7 +49,14 @@ def evaluate_candidate(
     return Evaluation(
         logged_value=float(test.utility.sum(axis=1).mean()),
         judged=judge_policies(
-            policies, test, judge, gain, settings.mode, gates.resamples, gates.level
+            policies,
+            test,
+            judge,
+            gain,
+            estimate_examination(train),
+            settings.mode,
+            gates.resamples,
+            gates.level,
         ),
         drift=measure_drift(store, champion, policies, test, settings.seed),
         off_policy=off_policy(champion.checkpoint, candidate, judge, test, settings),

@@ -90,13 +90,13 @@ def _value_gate(comparison: Comparison, settings: GateSettings) -> Iterator[Gate
 
 
 def _ranking_gates(comparison: Comparison, settings: GateSettings) -> Iterator[Gate]:
-    for metric in settings.ranking:
+    for metric, margin in settings.ranking.items():
         found = _result(comparison, metric)
         if found is None:
             detail = "not defined on these slates"
-            yield _not_applicable(f"ranking.{metric}", -settings.ranking_margin, detail)
+            yield _not_applicable(f"ranking.{metric}", 0.0 - margin, detail)
         else:
-            yield _relative(f"ranking.{metric}", found[1], 1.0, settings.ranking_margin, "")
+            yield _relative(f"ranking.{metric}", found[1], 1.0, margin, "")
 
 
 def _relative(name: str, result: Result, base: float, margin: float, detail: str) -> Gate:

@@ -16,13 +16,19 @@ from contracts.reading import Strict
 from training.data.arrays import SlateArrays
 from training.decoding.run import Mode, decode_slates
 from training.evaluation.comparison import Comparison, compare
+from training.evaluation.metrics import evaluate_orders
 from training.losses.likelihood import chosen_before
 from training.model.gen_reranker import GenReranker
 from training.model.layers import BLOCKED
 from training.pairs.evaluator import Evaluator
+from training.pairs.examination import Examination
 from training.pairs.policy import draw_lists
 
 CHAMPION, CANDIDATE, VALUE = "champion", "candidate", "value"
+#: NDCG of shown items with feedback weighted by the inverse of the examination of its position.
+NDCG_IPS = "ndcg_shown_ips"
+Orders = npt.NDArray[np.int64]
+
 #: Whose off-policy value is the difference of the two.
 DIFFERENCE = f"{CANDIDATE} - {CHAMPION}"
 
@@ -45,6 +51,8 @@ class Judged(Strict, kw_only=True, frozen=True):
         comparison: metrics with paired intervals; ``value`` is the judge's expected utility.
         changed: share of requests whose list differs.
         duplicates: share of the candidate's lists that hold an item twice.
+        eta: examination of position k is taken as k^-eta in ``ndcg_shown_ips``; ``eta_why`` where
+            the log could not tell, and 0 stands for it.
         judge_gain: by which share the judge predicts held-out feedback better than the position
             alone; None without a judge.
     """
@@ -52,6 +60,8 @@ class Judged(Strict, kw_only=True, frozen=True):
     comparison: Comparison
     changed: float
     duplicates: float
+    eta: float
+    eta_why: str
     judge_gain: float | None
 
 
@@ -60,6 +70,7 @@ def judge_policies(
     slates: SlateArrays,
     evaluator: Evaluator | None,
     judge_gain: float | None,
+    examination: Examination,
     mode: Mode,
     resamples: int,
     level: float,
@@ -68,6 +79,7 @@ def judge_policies(
 
     Args:
         evaluator: the judge; None compares by the log alone.
+        examination: how often a position is looked at, estimated from other slates.
     """
     n = min(slates.spec.list_size, int(slates.count.max()))
     device = next(policies.champion.parameters()).device
@@ -76,13 +88,11 @@ def judge_policies(
     }
     broken = np.array([_has_twice(row) for row in orders[CANDIDATE]])
     orders[CANDIDATE] = np.where(broken[:, None], -1, orders[CANDIDATE])
-    extra = None
+    eta = examination.usable_eta() if examination.usable else 0.0
+    extra = {NDCG_IPS: {name: ndcg_ips(order, slates, eta) for name, order in orders.items()}}
     if evaluator is not None:
-        extra = {
-            VALUE: {
-                name: list_values(evaluator, slates, order, device)
-                for name, order in orders.items()
-            }
+        extra[VALUE] = {
+            name: list_values(evaluator, slates, order, device) for name, order in orders.items()
         }
     return Judged(
         comparison=compare(
@@ -98,14 +108,27 @@ def judge_policies(
         ),
         changed=float((orders[CHAMPION] != orders[CANDIDATE]).any(axis=1).mean()),
         duplicates=float(broken.mean()),
+        eta=eta,
+        eta_why=examination.why,
         judge_gain=judge_gain,
     )
+
+
+def ndcg_ips(orders: Orders, slates: SlateArrays, eta: float) -> npt.NDArray[np.float64]:
+    """NDCG of the shown items by their positions in ``orders`` [S], feedback U * k^eta.
+
+    What stands higher is seen more, so plain NDCG favours the order that was shown; the inverse
+    propensity makes each feedback count for those that were not seen (arXiv 1608.04468).
+    """
+    place = np.arange(1.0, slates.exposed.shape[1] + 1)
+    relevance = slates.utility * place**eta
+    return evaluate_orders(orders, slates.exposed, relevance, (), "linear")["ndcg_shown"]
 
 
 def list_values(
     evaluator: Evaluator,
     slates: SlateArrays,
-    orders: npt.NDArray[np.int64],
+    orders: Orders,
     device: torch.device,
 ) -> npt.NDArray[np.float64]:
     """The evaluator's value of one list a slate [S]."""

@@ -163,7 +163,12 @@ def _evaluation(evaluation: Evaluation) -> Iterator[str]:
     yield ""
     yield (
         "Metrics of shown items favour the order that was shown, for what stands higher is seen "
-        "more: a good candidate may lose a little there (docs/evaluation.md)."
+        "more: a good candidate may lose there. `ndcg_shown_ips` corrects for it: "
+        + (
+            f"examination of position k is taken as k^-{judged.eta:.2f}, estimated from the log."
+            if not judged.eta_why
+            else f"not here, for the log cannot tell: {judged.eta_why}."
+        )
     )
     yield ""
 

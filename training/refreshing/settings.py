@@ -95,8 +95,9 @@ class GateSettings(Strict, kw_only=True, frozen=True):
         min_pairs: smallest share of slates that gave a preference pair.
         value_margin: how far the candidate's expected utility by the judge may be below the
             champion's, as a share of it, at the lower end of the interval.
-        ranking_margin: the same for each of the ranking metrics of shown items, absolute.
-        ranking: those metrics.
+        ranking: metric of shown items -> the same for it, absolute. ``ndcg_shown_ips`` weighs
+            feedback by the inverse of the estimated examination; the others favour the order
+            that was shown, and are there for what is broken altogether.
         off_policy_margin: how far the off-policy difference may be below 0 at the lower end, as a
             share of U a list. An interval wider than the margin cannot show that: it refuses only
             what lies below 0 with both ends.
@@ -109,8 +110,9 @@ class GateSettings(Strict, kw_only=True, frozen=True):
 
     min_pairs: float = 0.2
     value_margin: float = 0.0
-    ranking_margin: float = 0.03
-    ranking: tuple[str, ...] = ("ndcg_shown", "auc")
+    ranking: dict[str, float] = msgspec.field(
+        default_factory=lambda: {"ndcg_shown_ips": 0.03, "auc": 0.06}
+    )
     off_policy_margin: float = 0.05
     max_chosen_fall: float = 5.0
     max_drift: float = 30.0
@@ -121,7 +123,10 @@ class GateSettings(Strict, kw_only=True, frozen=True):
 
     def __post_init__(self) -> None:
         _share(self, "min_pairs")
-        _from(self, 0, "value_margin", "ranking_margin", "off_policy_margin")
+        _from(self, 0, "value_margin", "off_policy_margin")
+        for metric, margin in self.ranking.items():
+            if not 0 <= margin < math.inf:
+                raise ValueError(f"ranking of {metric} is {margin}; allowed: 0 or more")
         _from(self, 0, "max_chosen_fall", "max_drift")
         _from(self, 1, "max_latency_ratio")
         _from(self, 50, "resamples")

@@ -132,11 +132,11 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     Attributes:
         again: in place of ``optim`` where it starts from an earlier one (that of the champion): it
             knows most of what there is to know, and a few new slates must not make it forget.
-            One is also fitted from nothing, and the better of the two on held-out slates is
-            taken: where tastes have moved, what the earlier one knows is wrong.
+            One is also fitted from nothing, and taken where it is better on held-out slates, and
+            not by chance: where tastes have moved, what the earlier one knows is wrong.
         id_dropout: share of items and users whose identity (the features ``item`` and ``user``)
-            is hidden while fitting, each time anew: with few slates identities are learned by
-            heart, and what other features say is not.
+            is hidden while fitting from nothing, each time anew: with few slates identities are
+            learned by heart, and what other features say is not.
         min_gain: labels are refused unless the held-out log-loss (or squared error) is below
             that of the rate at each position by this share, and not by chance. Below 0: no gate.
         discount: how a list's value sums up over positions. ``none`` is the expected utility of

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from deploy.child_process import free_port, start_child
 from deploy.triton_process import LOCALHOST, log_tail
@@ -14,6 +16,25 @@ from tests.serving.processes import ROOT, wait_until
 
 #: Long enough for any machine; a rebalance alone takes seconds.
 READY_S, STOP_S = 90.0, 60.0
+
+
+class TakeOver(NamedTuple):
+    """A lane and where its new owner began: offsets, and up to where all had been handled."""
+
+    lane: int
+    exposures_position: int
+    exposures_read: int
+    feedback_position: int
+    feedback_read: int
+
+    @property
+    def read_again(self) -> int:
+        return (
+            self.exposures_read
+            - self.exposures_position
+            + self.feedback_read
+            - self.feedback_position
+        )
 
 
 class Member:
@@ -56,6 +77,15 @@ class Member:
         """Its metrics, by name and labels as they stand in the text."""
         lines = (line.rpartition(" ") for line in self.get("metrics").splitlines())
         return {name: float(value) for name, _, value in lines if not name.startswith("#")}
+
+    def take_overs(self) -> list[TakeOver]:
+        """Where it began to read its lanes, each time that it got some."""
+        found = re.findall(
+            r"lane (\d+): exposures from (\d+), handled to (\d+); "
+            r"feedback from (\d+), handled to (\d+)",
+            self.log.read_text(errors="replace"),
+        )
+        return [TakeOver(*map(int, numbers)) for numbers in found]
 
     def kill(self) -> None:
         """SIGKILL: no flush, no commit, no leave."""

@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from typing import Any
 
+from tests.streaming.promise.members import TakeOver
 from tests.streaming.promise.oracle import EXPOSURES, FEEDBACK, Message, Rules, Truth
 from tests.streaming.promise.reading import Commit
 from tests.streaming.promise.traffic import BAD, COUNTS, LATE, OPEN, ORPHAN, REPLACED, SLATE, UNFIT
@@ -18,6 +19,26 @@ from tests.streaming.promise.traffic import BAD, COUNTS, LATE, OPEN, ORPHAN, REP
 #: Fates of messages that stand in a row, and of acts that are not judged at once.
 _COUNT, _WAIT = (SLATE, COUNTS, REPLACED, OPEN), (LATE, ORPHAN)
 _FIELDS = ("commits", "exposures_position", "feedback_position", "exposures_read", "feedback_read")
+
+
+def wrong_starts(commits: list[Commit], starts: list[TakeOver]) -> list[str]:
+    """Take-overs that did not begin where a commit of their lane says: together with ``breaches``,
+    those that read again more than the open window."""
+    return [
+        f"began at {one}"
+        for one in starts
+        if one.read_again
+        and not any(
+            now["exposures_read"] == one.exposures_read
+            and now["feedback_read"] == one.feedback_read
+            # A lane that comes back to its owner unchanged goes on, past the position.
+            and now["exposures_position"] <= one.exposures_position
+            and now["feedback_position"] <= one.feedback_position
+            for commit in commits
+            for lane, now in commit.lanes.items()
+            if lane == one.lane
+        )
+    ]
 
 
 #: Offset, fate and event of each message of a topic's partition that is an event at all.
