@@ -16,6 +16,7 @@ import msgspec
 from tritonclient.grpc import service_pb2
 
 from contracts.encoding import EncodedBatch
+from contracts.rules import EncodedRules, encode_rules
 from contracts.slates import RerankRequest
 from handlers.rerank_metrics import RerankMetrics
 from handlers.rerank_result import RerankError, RerankResult, distinct, given_order
@@ -33,6 +34,14 @@ class Call:
     message: service_pb2.ModelInferRequest
 
 
+@dataclass(frozen=True)
+class _Reranked:
+    order: list[int]
+    log_prob: list[float]
+    passes: int
+    relaxed: tuple[int, int]
+
+
 class RerankJob:
     """The requests of one ``rerank`` or ``rerank_many``, under one deadline."""
 
@@ -47,7 +56,7 @@ class RerankJob:
         self._release: str | None = None
         #: For each request, the candidates that were sent: distinct ones, by their index.
         self._sent: list[list[int]] = [[] for _ in self.requests]
-        self._outcomes: list[RerankError | tuple[list[int], list[float], int] | None]
+        self._outcomes: list[RerankError | _Reranked | None]
         self._outcomes = [None] * len(self.requests)
 
     def time_left(self) -> float:
@@ -89,10 +98,10 @@ class RerankJob:
         for bucket, members in buckets.items():
             for start in range(0, len(members), served.max_batch_size):
                 rows = members[start : start + served.max_batch_size]
-                rows, batch = self._encode(served, rows, bucket)
-                if batch is not None:
+                rows, encoded = self._encode(served, rows, bucket)
+                if encoded is not None:
                     own = [seeds[row] for row in rows]
-                    message = infer_request(served.model, batch, temperature, own)
+                    message = infer_request(served.model, *encoded, temperature, own)
                     calls.append(Call(tuple(rows), message))
         return calls
 
@@ -115,7 +124,10 @@ class RerankJob:
             length = min(counts[index], self._list_size or 0)
             order = [self._sent[row][i] for i in lists.order_BN[index, :length].tolist()]
             log_prob = lists.log_prob_BN[index, :length].tolist()
-            self._outcomes[row] = (order, log_prob, int(lists.passes_B[index]))
+            pins, positions = lists.relaxed_B2[index].tolist()
+            self._outcomes[row] = _Reranked(
+                order, log_prob, int(lists.passes_B[index]), (pins, positions)
+            )
 
     def fail(self, rows: Sequence[int], error: RerankError) -> None:
         """Let requests fall back, save those that have an outcome already."""
@@ -141,20 +153,20 @@ class RerankJob:
         outcome = self._outcomes[row]
         request = self.requests[row]
         error = outcome if isinstance(outcome, RerankError) else None
-        if isinstance(outcome, tuple):
-            indices, log_prob, passes = outcome
-        else:
-            indices = given_order(request, self._list_size)
+        done = outcome if isinstance(outcome, _Reranked) else None
+        if done is None:
             error = error or RerankError("unavailable", "no answer")
+        indices = done.order if done else given_order(request, self._list_size)
         return RerankResult(
             request_id=getattr(request, "request_id", ""),
             items=tuple(getattr(request.candidates[i], "item", "") for i in indices),
             indices=tuple(indices),
-            log_prob=None if error else tuple(log_prob),
+            log_prob=tuple(done.log_prob) if done else None,
             release=release,
             fallback=error.fallback if error else None,
             error=str(error) if error else None,
-            passes=None if error else passes,
+            passes=done.passes if done else None,
+            relaxed=done.relaxed if done else None,
             latency_ms=latency_ms,
         )
 
@@ -174,20 +186,26 @@ class RerankJob:
 
     def _encode(
         self, served: ServedRelease, rows: list[int], bucket: int
-    ) -> tuple[list[int], EncodedBatch | None]:
+    ) -> tuple[list[int], tuple[EncodedBatch, EncodedRules] | None]:
         """The rows that the encoder accepts, encoded; the others fail with what it says."""
         try:
-            return rows, served.encoder.encode([self._distinct(row) for row in rows], bucket)
+            return rows, self._encode_all(served, rows, bucket)
         except Exception:  # somebody's: ask one by one whose
             accepted = [row for row in rows if self._is_encodable(served, row)]
         if not accepted:
             return [], None
-        requests = [self._distinct(row) for row in accepted]
-        return accepted, served.encoder.encode(requests, bucket)
+        return accepted, self._encode_all(served, accepted, bucket)
+
+    def _encode_all(
+        self, served: ServedRelease, rows: list[int], bucket: int
+    ) -> tuple[EncodedBatch, EncodedRules]:
+        requests = [self._distinct(row) for row in rows]
+        batch = served.encoder.encode(requests, bucket)
+        return batch, encode_rules(requests, served.spec.list_size, bucket)
 
     def _is_encodable(self, served: ServedRelease, row: int) -> bool:
         try:
-            served.encoder.encode([self._distinct(row)])
+            self._encode_all(served, [row], served.spec.bucket(len(self._sent[row])))
         except Exception as error:
             self._refuse(row, error)
             return False

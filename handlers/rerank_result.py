@@ -33,6 +33,8 @@ class RerankResult:
         fallback: None if the list was made by the release, else why it is the given order.
         error: the cause of a fallback in words.
         passes: decoder passes; None in a fallback.
+        relaxed: what the rules had to give (``contracts/rules.py``): pins that do not stand, and
+            positions over the limit; None in a fallback.
         latency_ms: wall time of the call as the caller saw it.
     """
 
@@ -45,6 +47,7 @@ class RerankResult:
     error: str | None
     passes: int | None
     latency_ms: float
+    relaxed: tuple[int, int] | None = None
 
 
 def distinct(request: RerankRequest) -> list[int]:

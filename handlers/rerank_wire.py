@@ -15,10 +15,16 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
 from contracts.encoding import EncodedBatch
+from contracts.rules import EncodedRules
 from handlers.rerank_result import Fallback, RerankError
 
 _TYPES = {"int32": "INT32", "int64": "INT64", "float32": "FP32"}
-_OUTPUTS: dict[str, Any] = {"ORDER": np.int32, "LOG_PROB": np.float32, "PASSES": np.int32}
+_OUTPUTS: dict[str, Any] = {
+    "ORDER": np.int32,
+    "LOG_PROB": np.float32,
+    "PASSES": np.int32,
+    "RELAXED": np.int32,
+}
 #: Log-probabilities are at most 0, up to rounding.
 _ROUNDING = 1e-3
 
@@ -35,10 +41,15 @@ class Lists:
     order_BN: npt.NDArray[np.int32]
     log_prob_BN: npt.NDArray[np.float32]
     passes_B: npt.NDArray[np.int32]
+    relaxed_B2: npt.NDArray[np.int32]
 
 
 def infer_request(
-    model: str, batch: EncodedBatch, temperature: float, seeds: Sequence[int]
+    model: str,
+    batch: EncodedBatch,
+    rules: EncodedRules,
+    temperature: float,
+    seeds: Sequence[int],
 ) -> service_pb2.ModelInferRequest:
     """The message that asks an ensemble for the lists of a batch."""
     rows = len(batch.count)
@@ -50,6 +61,9 @@ def infer_request(
         "COUNT": batch.count[:, None],
         "TEMPERATURE": np.full((rows, 1), temperature, np.float32),
         "SEED": np.array(seeds, np.int64)[:, None],
+        "PINNED": rules.pinned,
+        "GROUP": rules.group,
+        "LIMIT": rules.limit,
     }
     message = service_pb2.ModelInferRequest(model_name=model)
     for name, tensor in tensors.items():
@@ -75,14 +89,16 @@ def read_lists(
     for output, raw in zip(response.outputs, response.raw_output_contents):
         if output.name in _OUTPUTS:
             values = np.frombuffer(raw, _OUTPUTS[output.name])
-            width = 1 if output.name == "PASSES" else list_size
+            width = {"PASSES": 1, "RELAXED": 2}.get(output.name, list_size)
             if output.datatype != _TYPES[values.dtype.name] or values.size != len(counts) * width:
                 raise _distrust(f"{output.name} is {output.datatype} {list(output.shape)}")
             tensors[output.name] = values.reshape(len(counts), width)
     missing = _OUTPUTS.keys() - tensors.keys()
     if missing:
         raise _distrust(f"no {', '.join(sorted(missing))}")
-    lists = Lists(tensors["ORDER"], tensors["LOG_PROB"], tensors["PASSES"][:, 0])
+    lists = Lists(
+        tensors["ORDER"], tensors["LOG_PROB"], tensors["PASSES"][:, 0], tensors["RELAXED"]
+    )
     for row, count in enumerate(counts):
         _check_row(lists.order_BN[row].tolist(), lists.log_prob_BN[row], count)
     return lists
