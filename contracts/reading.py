@@ -81,14 +81,30 @@ def _read_text(path: Path) -> str:
         raise ContractError(f"{path}: cannot be read: {error}") from error
 
 
+def decode_json(text: bytes | bytearray | str, kind: type[T], where: str) -> T:
+    """Decode JSON that came over a network into ``kind``. Of a key given twice the last counts.
+
+    Raises:
+        ContractError: it is not JSON, or "<where>: field <path>: <cause>; allowed: ...".
+    """
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        raise ContractError(f"{where}: {_explain(error, kind)}") from error
+    except (ValueError, RecursionError) as error:
+        raise ContractError(f"{where}: not valid JSON: {error}") from error
+
+
 def convert(raw: Any, kind: type[T], where: str) -> T:
     """Turn plain data into ``kind`` without any coercion of types.
+
+    Keys alone may be numbers written as text, for JSON knows no others.
 
     Raises:
         ContractError: "<where>: field <path>: <cause>; allowed: ...".
     """
     try:
-        return msgspec.convert(raw, kind, strict=True)
+        return msgspec.convert(raw, kind, strict=True, str_keys=True)
     except msgspec.ValidationError as error:
         raise ContractError(f"{where}: {_explain(error, kind)}") from error
 
