@@ -23,6 +23,7 @@ try:
     import msgspec
     import torch
 
+    import contracts
     from contracts.encoding import FeatureEncoder
     from contracts.features import FeatureSpec
     from contracts.reading import ContractError, convert, read_json, read_yaml
@@ -206,7 +207,7 @@ def _load_release(context: Any) -> Reranker:
     config = getattr(context, "model_yaml_config", None) or {}
     settings = convert(config.get("handler", {}), HandlerSettings, "model-config.yaml: handler")
     reranker = Reranker(Path(context.system_properties["model_dir"]), settings)
-    logger.info("release %s is loaded", reranker.release)
+    logger.info("release %s is loaded; contracts of %s", reranker.release, contracts.__file__)
     return reranker
 
 
