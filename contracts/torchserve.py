@@ -36,8 +36,8 @@ class TorchServeSettings(Strict, kw_only=True, frozen=True, rename="camel"):
     Attributes:
         min_workers, max_workers: processes, each with both engines in memory.
         batch_size: requests that a worker is handed at once, at most.
-        max_batch_delay: milliseconds that a request waits for company. At 0 TorchServe puts two
-            requests together at most, however many wait; at 1 it takes all that do.
+        max_batch_delay: milliseconds that a request waits for company, alone or not. TorchServe
+            takes 0 for "not set" and waits 100, so the least is 1.
         response_timeout: seconds after which TorchServe kills a worker that does not answer.
         startup_timeout: seconds for loading and warm-up.
         job_queue_size: requests that may wait; beyond it they are refused at once (503).
@@ -60,7 +60,7 @@ class TorchServeSettings(Strict, kw_only=True, frozen=True, rename="camel"):
             ("min_workers", 1),
             ("max_workers", self.min_workers),
             ("batch_size", 1),
-            ("max_batch_delay", 0),
+            ("max_batch_delay", 1),
             ("response_timeout", 1),
             ("startup_timeout", 1),
             ("job_queue_size", 1),

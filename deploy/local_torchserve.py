@@ -196,7 +196,9 @@ class LocalTorchServe:
         for log in [*self.logs.glob("*.log"), self.home / "torchserve.log"]:
             if log.exists():
                 log.replace(log.with_suffix(".log.1"))
-        (self.home / "config.properties").write_text(properties(ports, archive.parent, self._server))
+        (self.home / "config.properties").write_text(
+            properties(ports, archive.parent, self._server)
+        )
         with (self.home / "torchserve.log").open("wb") as log:
             self._process = subprocess.Popen(
                 server_command(self.home, scratch, archive, self._server),

