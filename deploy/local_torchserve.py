@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +27,7 @@ from deploy.torchserve_process import (
     server_environment,
     stop,
 )
+from deploy.torchserve_tokens import KeyFile
 from deploy.triton_install import ROOT, StackError
 from deploy.triton_process import log_tail, start_ticks
 from handlers.archive import make_archive
@@ -35,8 +35,6 @@ from handlers.archive import make_archive
 DEFAULT_HOME = ROOT / ".local" / "torchserve"
 START_S, STOP_S = 120.0, 15.0
 _POLL_S = 0.1
-#: A token is renewed when it has less than this to live.
-_MARGIN = timedelta(minutes=1)
 #: What the log says of a worker whose handler refused the release.
 _DIED = "Backend worker process died"
 
@@ -136,28 +134,22 @@ class LocalTorchServe:
         """The token that inference asks for, renewed where it is about to expire.
 
         Raises:
-            StackError: TorchServe does not run, or refuses to renew it.
+            StackError: TorchServe does not run, or does not renew it.
         """
-        return self._token("inference")
+        return self._keys(self.state()).token("inference")
 
-    def renew(self, kind: str = "inference") -> str:
-        """A fresh token of a kind (inference, management); the old one ends at once.
-
-        Raises:
-            StackError: TorchServe does not run, or refuses.
-        """
-        state = self.state()
-        key = self._keys()["API"]["key"]
-        status, body = call(state.ports.management, "GET", f"/token?type={kind}", key)
-        if status != 200:
-            raise StackError(f"TorchServe did not renew its {kind} token: {status} {body!r}")
-        return self._keys()[kind]["key"]
+    def renew(self) -> str:
+        """A fresh token for inference; the old one ends at once. Raises as ``token`` does."""
+        return self._keys(self.state()).renew("inference")
 
     def workers(self) -> list[str]:
         """States of the model's workers, for instance READY."""
         state = self.state()
         status, body = call(
-            state.ports.management, "GET", f"/models/{state.model}", self._token("management")
+            state.ports.management,
+            "GET",
+            f"/models/{state.model}",
+            self._keys(state).token("management"),
         )
         if status != 200:
             raise StackError(f"TorchServe does not describe {state.model}: {status} {body!r}")
@@ -173,32 +165,19 @@ class LocalTorchServe:
         """TorchServe writes its tokens here, for the owner's eyes alone."""
         return self.home / "key_file.json"
 
-    def _token(self, kind: str) -> str:
-        entry = self._keys()[kind]
-        # ISO 8601 in UTC, with more digits of a second than Python reads.
-        until = datetime.fromisoformat(entry["expiration time"][:19]).replace(tzinfo=timezone.utc)
-        if until - datetime.now(timezone.utc) < _MARGIN:
-            return self.renew(kind)
-        return entry["key"]
-
-    def _keys(self) -> dict[str, dict[str, str]]:
-        try:
-            keys: dict[str, dict[str, str]] = json.loads(self.key_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StackError(f"{self.key_file}: no tokens to read: {error}") from error
-        return keys
+    def _keys(self, state: TorchServeState) -> KeyFile:
+        return KeyFile(self.key_file, state.ports.management)
 
     def _start(self, archive: Path) -> TorchServeState:
         ports = choose_ports(self._ports)
         # A worker's socket lies in it, and a socket's path holds 107 letters at most.
         scratch = Path(tempfile.mkdtemp(prefix="gref-ts-"))
         self.key_file.unlink(missing_ok=True)
-        for log in [*self.logs.glob("*.log"), self.home / "torchserve.log"]:
-            if log.exists():
-                log.replace(log.with_suffix(".log.1"))
-        (self.home / "config.properties").write_text(
-            properties(ports, archive.parent, self._server)
-        )
+        for earlier in [*self.logs.glob("*.log"), self.home / "torchserve.log"]:
+            if earlier.exists():
+                earlier.replace(earlier.with_suffix(".log.1"))
+        configuration = properties(ports, archive.parent, self._server)
+        (self.home / "config.properties").write_text(configuration, encoding="utf-8")
         with (self.home / "torchserve.log").open("wb") as log:
             self._process = subprocess.Popen(
                 server_command(self.home, scratch, archive, self._server),

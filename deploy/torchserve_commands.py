@@ -19,8 +19,9 @@ from contracts.reading import ContractError, read_yaml
 from contracts.torchserve import TorchServeSettings
 from deploy.local_torchserve import DEFAULT_HOME, LocalTorchServe
 from deploy.served_repository import newest_release
-from deploy.torchserve_process import LOCALHOST, TorchServePorts
+from deploy.torchserve_process import TorchServePorts
 from deploy.triton_install import StackError
+from deploy.triton_process import LOCALHOST
 
 EXAMPLES = """
 Examples:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 from types import TracebackType
+from typing import Any
 
 import grpc
 import msgspec
@@ -86,9 +87,8 @@ class GrpcClient:
     def send(self, body: bytes, timeout_s: float = 60.0) -> bytes:
         """The body that any body is answered with; gRPC has no status for a refused row."""
         request = _Request(model_name=self._model, input={"data": body})
-        answer: bytes = self._predict(
-            request, timeout=timeout_s, metadata=self._metadata
-        ).prediction
+        response = self._predict(request, timeout=timeout_s, metadata=self._metadata)
+        answer: bytes = response.prediction
         return answer
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ def _read(status: int, body: bytes) -> RerankAnswer:
     raise TorchServeRefusedError(status, told)
 
 
-def _messages() -> tuple[type, type]:
+def _messages() -> tuple[Any, Any]:
     """The two messages of TorchServe's inference.proto that a call needs, from their description.
 
     Its package ships no generated code; a pool of its own keeps out of the way of such code.
