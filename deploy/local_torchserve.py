@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import http.client
 import json
+import re
 import subprocess
 import tempfile
 import time
@@ -35,8 +36,11 @@ from handlers.archive import make_archive
 DEFAULT_HOME = ROOT / ".local" / "torchserve"
 START_S, STOP_S = 120.0, 15.0
 _POLL_S = 0.1
+#: A port chosen as free can be taken before TorchServe binds it; then others are chosen.
+_START_ATTEMPTS, _TAKEN = 3, "Address already in use"
 #: What the log says of a worker whose handler refused the release.
 _DIED = "Backend worker process died"
+_CAUSE = re.compile(r"MODEL_LOG - ((?:\w+\.)*\w*(?:Error|Exception)\b.*)")
 
 
 class LocalTorchServe:
@@ -97,13 +101,16 @@ class LocalTorchServe:
             if state is not None:
                 stop(state, self._process, STOP_S)  # clears what a crash left behind
             archive = make_archive(self._release, self.home / "model_store", self._worker)
-            state = self._start(archive)
-            try:
-                self._wait_ready(state, start_s)
-            except BaseException:
-                self._forget(state)
-                raise
-            return state
+            for attempt in range(_START_ATTEMPTS):
+                state = self._start(archive)
+                try:
+                    self._wait_ready(state, start_s)
+                    return state
+                except BaseException as error:
+                    self._forget(state)
+                    if _TAKEN not in str(error) or attempt + 1 == _START_ATTEMPTS:
+                        raise
+            raise AssertionError("the last attempt returns or raises")
 
     def down(self) -> bool:
         """Stop what ``up`` started; False if nothing ran."""
@@ -211,12 +218,20 @@ class LocalTorchServe:
                     return
             except (OSError, http.client.HTTPException, StackError):
                 pass  # it does not listen yet, or has no key file yet
-            refused = self.logs / "model_log.log"
-            if refused.exists() and _DIED in refused.read_text(errors="replace"):
-                raise StackError(f"TorchServe's worker did not load the model; {self.log_tail()}")
+            if causes := self._refusal():
+                raise StackError(f"TorchServe's worker did not load the model: {causes}")
             if time.monotonic() > give_up:
                 raise StackError(f"no worker was ready after {start_s:g} s; {self.log_tail()}")
             time.sleep(_POLL_S)
+
+    def _refusal(self) -> str:
+        """Why a worker ended while it loaded the model; "" if none did."""
+        log = self.logs / "model_log.log"
+        if not log.exists() or _DIED not in log.read_text(errors="replace"):
+            return ""
+        time.sleep(5 * _POLL_S)  # the end of the traceback is on its way
+        causes = dict.fromkeys(_CAUSE.findall(log.read_text(errors="replace")))
+        return "; ".join(causes) or self.log_tail()
 
     @property
     def _state_file(self) -> Path:

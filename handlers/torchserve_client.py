@@ -33,10 +33,15 @@ class TorchServeRefusedError(Exception):
 
 
 class RestClient:
-    """One connection to TorchServe's REST address. Not for several threads at once."""
+    """One connection to TorchServe's REST address. Not for several threads at once.
 
-    def __init__(self, host: str, port: int, model: str, token: str = "") -> None:
-        self._connection = http.client.HTTPConnection(host, port, timeout=60)
+    After an exception other than TorchServeRefusedError it connects anew by itself.
+    """
+
+    def __init__(
+        self, host: str, port: int, model: str, token: str = "", timeout_s: float = 60.0
+    ) -> None:
+        self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
         self._path = f"/predictions/{model}"
         self._headers = {"Content-Type": "application/json"}
         if token:
@@ -48,9 +53,13 @@ class RestClient:
 
     def send(self, body: bytes) -> tuple[int, bytes]:
         """Status and body that any body is answered with."""
-        self._connection.request("POST", self._path, body=body, headers=self._headers)
-        response = self._connection.getresponse()
-        return response.status, response.read()
+        try:
+            self._connection.request("POST", self._path, body=body, headers=self._headers)
+            response = self._connection.getresponse()
+            return response.status, response.read()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def close(self) -> None:
         self._connection.close()
