@@ -215,7 +215,10 @@ def _body(row: Mapping[str, object]) -> object:
     given = [row[name] for name in _BODY if name in row]
     if len(given) != 1:
         names = ", ".join(sorted(row)) or "none"
-        return ContractError(f"request: parts {names}; allowed: one, under body or data")
+        return ContractError(
+            f"request: parts {names}; allowed: one, as body (Content-Type: application/json) or "
+            "under data"
+        )
     return given[0]
 
 

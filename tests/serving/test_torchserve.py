@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.torchserve_latency import GRPC, REST, TRITON, measure
 from contracts.reading import ContractError
 from contracts.rerank_call import RerankAnswer, RerankCall
 from contracts.torchserve import TorchServeSettings
@@ -245,6 +246,14 @@ def test_a_model_that_is_not_there(alive: LocalTorchServe) -> None:
         pytest.raises(grpc.RpcError, match="Model not found"),
     ):
         client.rerank(toy_call(1))
+
+
+def test_the_benchmark_compares_both_servers(alive: LocalTorchServe, served: Served) -> None:
+    rows = measure(served.stack, alive, "r0001", (7,), 10)
+    assert [row.server for row in rows] == [TRITON, REST, GRPC]
+    assert all(0 < row.p50 <= row.p99 for row in rows)
+    assert [row.other_lists for row in rows] == [0, 0, 0]
+    assert rows[0].ratio == 1
 
 
 def test_models_cannot_be_registered_from_outside(alive: LocalTorchServe) -> None:

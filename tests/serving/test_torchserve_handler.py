@@ -255,7 +255,9 @@ def test_the_entry_point(archive: Path, tmp_path: Path, monkeypatch: pytest.Monk
     answers = handle(rows, batch)
     statuses = [batch.get_response_status(index)[0] for index in range(len(rows))]
     assert statuses == [200, 400, 200, 400, 400]
-    assert b"parts image, text; allowed: one, under body or data" in answers[3]
+    assert (
+        b"parts image, text; allowed: one, as body (Content-Type: application/json)" in answers[3]
+    )
     assert b"parts none" in answers[4]
     assert all(
         batch.get_response_content_type(index) == "application/json" for index in range(len(rows))
