@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from tritonclient.grpc import service_pb2_grpc
 
 from contracts.reading import Strict
-from contracts.rules import encode_rules
+from contracts.rules import without_rules
 from contracts.slates import RerankRequest
 from deploy.local_triton import LocalTriton
 from deploy.served_repository import add_model
@@ -91,7 +91,8 @@ def measure_grpc_floor(
             infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
             batch = served.encoder.encode(requests)
             seeds = [0] * len(requests)
-            rules = encode_rules(requests, served.spec.list_size, batch.item_cat.shape[1])
+            padded = batch.item_cat.shape[1]
+            rules = without_rules(len(requests), served.spec.list_size, padded)
             empty = infer_request(FLOOR, batch, rules, 0.0, seeds)
             real = infer_request(served.model, batch, rules, 0.0, seeds)
             taken = _take_turns(

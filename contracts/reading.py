@@ -98,13 +98,11 @@ def decode_json(text: bytes | bytearray | str, kind: type[T], where: str) -> T:
 def convert(raw: Any, kind: type[T], where: str) -> T:
     """Turn plain data into ``kind`` without any coercion of types.
 
-    Keys alone may be numbers written as text, for JSON knows no others.
-
     Raises:
         ContractError: "<where>: field <path>: <cause>; allowed: ...".
     """
     try:
-        return msgspec.convert(raw, kind, strict=True, str_keys=True)
+        return msgspec.convert(raw, kind, strict=True)
     except msgspec.ValidationError as error:
         raise ContractError(f"{where}: {_explain(error, kind)}") from error
 

@@ -6,6 +6,7 @@ common is here. Every request of a job ends with a result, by ``finish`` or by `
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import defaultdict
@@ -19,7 +20,7 @@ from contracts.encoding import EncodedBatch
 from contracts.rules import EncodedRules, encode_rules
 from contracts.slates import RerankRequest, distinct
 from handlers.rerank_metrics import RerankMetrics
-from handlers.rerank_result import RerankError, RerankResult, given_order
+from handlers.rerank_result import RerankError, RerankResult, given_order, rules_kept
 from handlers.rerank_wire import infer_request, read_lists
 from handlers.served_release import ServedRelease
 
@@ -32,14 +33,6 @@ class Call:
 
     rows: tuple[int, ...]
     message: service_pb2.ModelInferRequest
-
-
-@dataclass(frozen=True)
-class _Reranked:
-    order: list[int]
-    log_prob: list[float]
-    passes: int
-    relaxed: tuple[int, int]
 
 
 class RerankJob:
@@ -56,7 +49,7 @@ class RerankJob:
         self._release: str | None = None
         #: For each request, the candidates that were sent: distinct ones, by their index.
         self._sent: list[list[int]] = [[] for _ in self.requests]
-        self._outcomes: list[RerankError | _Reranked | None]
+        self._outcomes: list[RerankError | tuple[list[int], list[float], int] | None]
         self._outcomes = [None] * len(self.requests)
 
     def time_left(self) -> float:
@@ -124,10 +117,7 @@ class RerankJob:
             length = min(counts[index], self._list_size or 0)
             order = [self._sent[row][i] for i in lists.order_BN[index, :length].tolist()]
             log_prob = lists.log_prob_BN[index, :length].tolist()
-            pins, positions = lists.relaxed_B2[index].tolist()
-            self._outcomes[row] = _Reranked(
-                order, log_prob, int(lists.passes_B[index]), (pins, positions)
-            )
+            self._outcomes[row] = (order, log_prob, int(lists.passes_B[index]))
 
     def fail(self, rows: Sequence[int], error: RerankError) -> None:
         """Let requests fall back, save those that have an outcome already."""
@@ -147,27 +137,33 @@ class RerankJob:
         results = [self._result(row, name, latency_s * 1000) for row in range(len(self.requests))]
         for result in results:
             metrics.count(name, result.fallback, latency_s)
+            if result.relaxed != (0, 0):
+                metrics.count_relaxed(*result.relaxed)
         return results
 
     def _result(self, row: int, release: str | None, latency_ms: float) -> RerankResult:
         outcome = self._outcomes[row]
         request = self.requests[row]
         error = outcome if isinstance(outcome, RerankError) else None
-        done = outcome if isinstance(outcome, _Reranked) else None
-        if done is None:
+        relaxed = (0, 0)
+        if isinstance(outcome, tuple):
+            indices, log_prob, passes = outcome
+        else:
+            indices = given_order(request, self._list_size)
             error = error or RerankError("unavailable", "no answer")
-        indices = done.order if done else given_order(request, self._list_size)
+        with contextlib.suppress(AttributeError, TypeError):  # a request that is malformed
+            relaxed = rules_kept(request, indices)
         return RerankResult(
             request_id=getattr(request, "request_id", ""),
             items=tuple(getattr(request.candidates[i], "item", "") for i in indices),
             indices=tuple(indices),
-            log_prob=tuple(done.log_prob) if done else None,
+            log_prob=None if error else tuple(log_prob),
             release=release,
             fallback=error.fallback if error else None,
             error=str(error) if error else None,
-            passes=done.passes if done else None,
-            relaxed=done.relaxed if done else None,
+            passes=None if error else passes,
             latency_ms=latency_ms,
+            relaxed=relaxed,
         )
 
     def _checked_seeds(self, temperature: float, seeds: Sequence[int] | None) -> Sequence[int]:
@@ -189,23 +185,21 @@ class RerankJob:
     ) -> tuple[list[int], tuple[EncodedBatch, EncodedRules] | None]:
         """The rows that the encoder accepts, encoded; the others fail with what it says."""
         try:
-            return rows, self._encode_all(served, rows, bucket)
+            return rows, self._encoded(served, rows, bucket)
         except Exception:  # somebody's: ask one by one whose
             accepted = [row for row in rows if self._is_encodable(served, row)]
-        if not accepted:
-            return [], None
-        return accepted, self._encode_all(served, accepted, bucket)
+        return accepted, self._encoded(served, accepted, bucket) if accepted else None
 
-    def _encode_all(
+    def _encoded(
         self, served: ServedRelease, rows: list[int], bucket: int
     ) -> tuple[EncodedBatch, EncodedRules]:
         requests = [self._distinct(row) for row in rows]
-        batch = served.encoder.encode(requests, bucket)
-        return batch, encode_rules(requests, served.spec.list_size, bucket)
+        rules = encode_rules(requests, served.spec.list_size, bucket)
+        return served.encoder.encode(requests, bucket), rules
 
     def _is_encodable(self, served: ServedRelease, row: int) -> bool:
         try:
-            self._encode_all(served, [row], served.spec.bucket(len(self._sent[row])))
+            self._encoded(served, [row], served.spec.bucket(len(self._sent[row])))
         except Exception as error:
             self._refuse(row, error)
             return False

@@ -19,12 +19,8 @@ from contracts.rules import EncodedRules
 from handlers.rerank_result import Fallback, RerankError
 
 _TYPES = {"int32": "INT32", "int64": "INT64", "float32": "FP32"}
-_OUTPUTS: dict[str, Any] = {
-    "ORDER": np.int32,
-    "LOG_PROB": np.float32,
-    "PASSES": np.int32,
-    "RELAXED": np.int32,
-}
+#: RELAXED is not asked for: the client counts it for fallbacks too, where no server can.
+_OUTPUTS: dict[str, Any] = {"ORDER": np.int32, "LOG_PROB": np.float32, "PASSES": np.int32}
 #: Log-probabilities are at most 0, up to rounding.
 _ROUNDING = 1e-3
 
@@ -41,7 +37,6 @@ class Lists:
     order_BN: npt.NDArray[np.int32]
     log_prob_BN: npt.NDArray[np.float32]
     passes_B: npt.NDArray[np.int32]
-    relaxed_B2: npt.NDArray[np.int32]
 
 
 def infer_request(
@@ -89,16 +84,14 @@ def read_lists(
     for output, raw in zip(response.outputs, response.raw_output_contents):
         if output.name in _OUTPUTS:
             values = np.frombuffer(raw, _OUTPUTS[output.name])
-            width = {"PASSES": 1, "RELAXED": 2}.get(output.name, list_size)
+            width = 1 if output.name == "PASSES" else list_size
             if output.datatype != _TYPES[values.dtype.name] or values.size != len(counts) * width:
                 raise _distrust(f"{output.name} is {output.datatype} {list(output.shape)}")
             tensors[output.name] = values.reshape(len(counts), width)
     missing = _OUTPUTS.keys() - tensors.keys()
     if missing:
         raise _distrust(f"no {', '.join(sorted(missing))}")
-    lists = Lists(
-        tensors["ORDER"], tensors["LOG_PROB"], tensors["PASSES"][:, 0], tensors["RELAXED"]
-    )
+    lists = Lists(tensors["ORDER"], tensors["LOG_PROB"], tensors["PASSES"][:, 0])
     for row, count in enumerate(counts):
         _check_row(lists.order_BN[row].tolist(), lists.log_prob_BN[row], count)
     return lists

@@ -154,6 +154,8 @@ class Reranker:
         real = len(set(chosen)) == length and all(0 <= index < count for index in chosen)
         if not real or not all(math.isfinite(p) and p <= _ROUNDING for p in log_prob):
             raise EngineError(f"engine gave no list: {order_N}, {log_prob_N}")
+        # The engine never hears of pins beyond the list, and they do not stand either.
+        beyond = sum(pin.position >= self.spec.list_size for pin in row.request.rules.pinned)
         return RerankAnswer(
             request_id=row.request.request_id,
             items=tuple(row.request.candidates[index].item for index in chosen),
@@ -161,7 +163,7 @@ class Reranker:
             log_prob=tuple(log_prob),
             release=self.release,
             passes=passes_1[0],
-            relaxed=(relaxed_2[0], relaxed_2[1]),
+            relaxed=(relaxed_2[0] + beyond, relaxed_2[1]),
         )
 
     def _warm_up(self) -> None:

@@ -26,29 +26,24 @@ class Committer:
         spec = sink.spec
         self._binary = frozenset(one.kind for one in spec.feedback if one.type == "binary")
 
-    def commit(self, lanes: Mapping[int, Lane], wall: int, send_timeout_s: float) -> int:
-        """Commit what is new in the lanes; returns the number of lanes that had something.
+    def commit(self, lanes: Mapping[int, Lane], wall: int, send_timeout_s: float) -> bool:
+        """Commit what is new in the lanes; returns whether there was anything.
 
         Raises:
             Fenced: a lane has another owner; nothing was written.
             CommitFailed, NotSent: to be tried again; the lanes are as they were.
         """
         started = time.monotonic()
-        fields = {
-            partition: one
-            for partition, lane in lanes.items()
-            if (one := lane.fields(wall)) is not None
-        }
-        if not fields:
-            return 0
-        # 1. Rows; what the columns refuse becomes a dead letter of this commit.
-        rows = self._rows([lanes[partition] for partition in fields])
-        # 2. Only the owner sends: a zombie's letters would be sent twice.
-        self._sink.check(fields)
+        if not any(lane.has_news for lane in lanes.values()):
+            return False
+        # 1. What to say of each lane. Those without news are named too: the table then refuses the
+        #    commit of a member that has lost any of its lanes.
+        fields = {partition: lane.fields(wall) for partition, lane in lanes.items()}
+        # 2. Rows; what the columns refuse becomes a dead letter of this commit.
+        rows = self._rows(list(lanes.values()))
         # 3. Dead letters before the positions behind which nobody looks for them again.
-        self._sender.send(
-            {partition: lanes[partition].dead for partition in fields}, send_timeout_s
-        )
+        letters = {partition: lane.letters for partition, lane in lanes.items()}
+        self._sender.send(letters, send_timeout_s)
         # 4. Rows and positions, both or neither.
         self._sink.commit(rows, fields)
         # 5. Nothing of it is needed in memory any more.
@@ -58,7 +53,7 @@ class Committer:
         self._metrics.rows.inc(0 if rows is None else rows.num_rows)
         self._metrics.commit_seconds.observe(time.monotonic() - started)
         self._sink.tidy()
-        return len(fields)
+        return True
 
     def _rows(self, lanes: list[Lane]) -> pa.Table | None:
         slates = [slate.slate(self._binary) for lane in lanes for slate in lane.closed]

@@ -145,6 +145,7 @@ def _exposure_of(spec: FeatureSpec) -> Any:
         frozen=True,
         forbid_unknown_fields=True,
         kw_only=True,
+        gc=False,
     )
     return msgspec.defstruct(
         "Exposure",
@@ -165,7 +166,10 @@ def _exposure_of(spec: FeatureSpec) -> Any:
 
 
 def _features(columns: dict[str, pa.DataType]) -> Any:
-    """Features of the spec by type; others may be there and are not looked at."""
+    """Features of the spec by type; others may be there and are not looked at.
+
+    Plain values cannot form cycles, so the garbage collector need not visit them.
+    """
     fields = [
         (
             f"f_{name}",
@@ -174,4 +178,4 @@ def _features(columns: dict[str, pa.DataType]) -> Any:
         )
         for name, kind in columns.items()
     ]
-    return msgspec.defstruct("Features", fields, frozen=True, kw_only=True)
+    return msgspec.defstruct("Features", fields, frozen=True, kw_only=True, gc=False)

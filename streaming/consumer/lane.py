@@ -76,7 +76,7 @@ class Lane:
             self.next = [committed.exposures_position, committed.feedback_position]
             self._read = [committed.exposures_read, committed.feedback_read]
             watermark, wall = committed.watermark, committed.wall
-        self._positions = (*self.next, *self._read)
+        self._last_positions: tuple[int, ...] = (*self.next, *self._read)
         self._taken_over_wall = wall
         self._replaying = self.next != self._read
         self.clock = Watermark(lateness, watermark, wall)
@@ -100,6 +100,14 @@ class Lane:
     def replaying(self) -> bool:
         """Whether the lane is still reading what the last owner had read."""
         return self._replaying
+
+    @property
+    def standing(self) -> str:
+        """Where it reads on, and how far it was handled: what lies between is read again."""
+        exposures, feedback = (
+            f"{next_}, handled to {max(next_, read)}" for next_, read in zip(self.next, self._read)
+        )
+        return f"exposures from {exposures}; feedback from {feedback}"
 
     @property
     def held_bytes(self) -> int:
@@ -183,32 +191,48 @@ class Lane:
 
     # -- commits
 
-    def fields(self, wall: int) -> LaneFields | None:
-        """What a commit at ``wall`` has to say of the lane; None where there is nothing new."""
+    @property
+    def has_news(self) -> bool:
+        """Whether a commit would say more than the last one did."""
         if self._still_replaying():
-            return None
-        offsets = [act.offset for act in self.waiting]
-        # A slate takes acts in the order of their offsets.
-        offsets += [slate.acts[0].offset for slate in self.open.values() if slate.acts]
-        first = next(iter(self.open.values()), None)
-        fields = LaneFields(
-            commits=1 if self.committed is None else self.committed.commits + 1,
-            exposures_position=self.next[EXPOSURE] if first is None else first.offset,
-            feedback_position=min(offsets, default=self.next[FEEDBACK]),
-            exposures_read=self.next[EXPOSURE],
-            feedback_read=self.next[FEEDBACK],
-            watermark=self.watermark,
-            wall=wall,
-        )
-        return fields if self.closed or self.dead or fields[1:5] != self._positions else None
+            return False
+        return bool(self.closed or self.dead) or self._positions() != self._last_positions
+
+    @property
+    def letters(self) -> list[DeadLetter]:
+        """The dead letters of a commit made now; those met while replaying wait for its end."""
+        return [] if self._replaying else self.dead
+
+    def fields(self, wall: int) -> LaneFields:
+        """What a commit at ``wall`` says of the lane; while replaying, what the last one said."""
+        commits = 1 if self.committed is None else self.committed.commits + 1
+        if self._still_replaying():
+            assert self.committed is not None
+            return self.committed._replace(commits=commits)
+        return LaneFields(commits, *self._positions(), self.watermark, wall)
 
     def commit_done(self, fields: LaneFields) -> None:
         """The closed slates are in the table and the dead letters are sent."""
         self.committed = fields
-        self._positions = fields[1:5]
+        if self._replaying:
+            return
+        self._last_positions = fields[1:5]
         self.bytes -= sum(_bytes(slate) for slate in self.closed)
         self.closed.clear()
         self.dead.clear()
+
+    def _positions(self) -> tuple[int, int, int, int]:
+        """Of exposures and feedback the oldest offset still needed, and the next to handle."""
+        first = next(iter(self.open.values()), None)
+        offsets = [act.offset for act in self.waiting]
+        # A slate takes acts in the order of their offsets.
+        offsets += [slate.acts[0].offset for slate in self.open.values() if slate.acts]
+        return (
+            self.next[EXPOSURE] if first is None else first.offset,
+            min(offsets, default=self.next[FEEDBACK]),
+            self.next[EXPOSURE],
+            self.next[FEEDBACK],
+        )
 
     def refuse_closed(self, slate: OpenSlate, detail: str) -> None:
         """A closed slate cannot be written: it and its feedback become dead letters."""

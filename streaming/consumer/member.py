@@ -18,7 +18,7 @@ from streaming.consumer.dead_letter_sender import DeadLetterSender, NotSent
 from streaming.consumer.health import Health
 from streaming.consumer.metrics import ConsumerMetrics
 from streaming.consumer.ownership import SIDES, Ownership, check_topics
-from streaming.consumer.pausing import Pauses, pauses, urgent
+from streaming.consumer.pausing import Pauses, pauses, put_down, urgent
 from streaming.consumer.reporting import Reporter
 from streaming.consumer.settings import ConsumerSettings
 from streaming.consumer.table_sink import CommitFailed, Fenced, TableSink
@@ -160,6 +160,7 @@ class Member:
 
     def _poll(self, consumer: Any) -> dict[TopicPartition, list[Any]]:
         parked_records.release(consumer)
+        put_down(consumer)
         try:
             batches: dict[TopicPartition, list[Any]] = consumer.poll(timeout_ms=_POLL_MS)
         except OffsetOutOfRangeError as error:

@@ -104,6 +104,8 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
             self._parked = {}
             self.seek()
             self.consumer.resume(*inputs)
+            for partition, lane in self.lanes.items():
+                log.info("lane %d: %s", partition, lane.standing)
         return True
 
     def seek(self) -> None:

@@ -7,7 +7,7 @@ holds the watermark back is read as long as there is room at all; the one ahead 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streaming.consumer.lane import Lane
 from streaming.consumer.watermark import EXPOSURE, FEEDBACK
@@ -57,3 +57,16 @@ def urgent(lanes: Mapping[int, Lane], memory_bytes: int, rows: int, letters: int
         return True
     closed = sum(len(lane.closed) for lane in lanes.values())
     return closed >= rows or sum(len(lane.dead) for lane in lanes.values()) >= letters
+
+
+def put_down(consumer: Any) -> None:
+    """Let a consumer take back what it has fetched of inputs that were paused and are read again.
+
+    kafka-python 3.0 puts that aside, and takes it back only while it has no partition in hand; one
+    that it has read to the end counts as in hand until the next fetch brings something. On quiet
+    traffic that is never, so what is used up is put down here, before each poll.
+    """
+    fetcher = getattr(consumer, "_fetcher", None)
+    in_hand = getattr(fetcher, "_next_partition_records", None)
+    if in_hand is not None and not in_hand:
+        fetcher._next_partition_records = None  # type: ignore[union-attr]

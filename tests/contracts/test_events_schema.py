@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -125,3 +126,14 @@ def test_the_oracle_can_refuse() -> None:
         assert not VALIDATOR.is_valid({**content, **change})
     shown_twice = {**json.loads(encode_event(exposure())), "exposed": [1, 1]}
     assert not VALIDATOR.is_valid(shown_twice)
+
+
+def test_the_examples_of_the_documentation_are_events() -> None:
+    text = (ROOT / "docs" / "events.md").read_text()
+    examples = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 2
+    for example, decode in zip(examples, (decode_exposure, decode_feedback)):
+        event = decode(example.encode())
+        VALIDATOR.validate(json.loads(example))
+        for field in type(event).__struct_fields__:
+            assert f"`{field}`" in text

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from contracts.reading import read_json
-from contracts.releases import verify_release
+from streaming.traffic.tally import TrafficSummary
 from training.evaluation.comparison import Comparison
+from training.release.store import ReleaseStore
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,17 +27,47 @@ def demo(out: Path, *arguments: str) -> str:
 
 
 @pytest.mark.timeout(900)
-def test_demo_trains_publishes_and_serves_a_simulated_world(tmp_path: Path) -> None:
-    printed = demo(tmp_path / "demo", "--lists", "6000", "--requests", "60")
+def test_demo_closes_the_loop_on_a_simulated_world(tmp_path: Path) -> None:
+    """Train, serve, traffic, table, refresh, and poison refused: smaller than make demo's own."""
+    out = tmp_path / "demo"
+    printed = demo(out, "--lists", "8000", "--requests", "60", "--live-requests", "4500")
 
-    manifest = verify_release(tmp_path / "demo" / "releases" / "r0001")
-    assert all(gate.passed for gate in manifest.gates)
-    assert manifest.data.dataset == "simulator"
-    assert manifest.parents.reference_sha256 is not None
+    store = ReleaseStore(out / "releases")
+    assert store.names() == ("r0001", "r0002")
+    first, second = store.verify("r0001"), store.verify("r0002")
+    assert all(gate.passed for gate in (*first.gates, *second.gates))
+    assert first.data.dataset == "simulator"
+    assert second.parents.release == "r0001"
+    assert store.champion() == "r0002"
+    assert (store.path("r0002") / "report").is_dir()
     assert "60 requests, 0 fallbacks" in printed
     assert "served lists" in printed
-    state = tmp_path / "demo" / "stack" / "state.json"
-    assert not state.exists(), "the demo left a stack behind"
+
+    refusals = list((out / "releases" / "refusals").glob("*/report.md"))
+    assert len(refusals) == 1, "the bots' refresh is refused, and only that"
+    assert "refresh refused" in printed
+
+    traffic = {
+        file.stem: read_json(file, TrafficSummary) for file in (out / "traffic").glob("*.json")
+    }
+    assert set(traffic) == {"tastes-move", "they-have-moved", "after-the-refresh", "bots"}
+    assert not any(one.fallbacks for one in traffic.values())
+    assert traffic["they-have-moved"].releases == {"r0001": 4500}
+    assert set(traffic["after-the-refresh"].releases) == {"r0002"}
+    check_table(out / "feedback", sum(one.requests for one in traffic.values()))
+    assert (out / "live.png").stat().st_size > 10_000
+    assert not (out / "stack" / "state.json").exists(), "the demo left a stack behind"
+
+
+def check_table(table: Path, requests: int) -> None:
+    """Valid by the command; every request at most once, and all but the open windows' there."""
+    command = [sys.executable, "streaming/table.py", "validate", str(table)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ids = DeltaTable(table).to_pyarrow_table(columns=["request_id"])["request_id"].to_pylist()
+    assert len(set(ids)) == len(ids)
+    # The last quarter of an hour of 18 hours of event time is still open, or was late.
+    assert 0.9 * requests < len(ids) <= requests
 
 
 @pytest.mark.timeout(900)

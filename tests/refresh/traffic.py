@@ -11,8 +11,8 @@ import pyarrow as pa
 import torch
 from deltalake import DeltaTable, write_deltalake
 
-from contracts.feedback_table import DAY, day_of, table_properties, table_schema
 from contracts.features import FeatureSpec
+from contracts.feedback_table import DAY, day_of, table_properties, table_schema
 from contracts.slate_columns import to_table
 from contracts.slates import Feedback, Slate
 from training.checkpoint import Checkpoint

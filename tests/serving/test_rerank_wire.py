@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import msgspec
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from contracts.encoding import FeatureEncoder
-from contracts.rules import GroupLimit, ListRules, encode_rules
+from contracts.rules import without_rules
 from contracts.slates import Candidate, RerankRequest, distinct
 from handlers.rerank_result import RerankError, given_order
 from handlers.rerank_wire import infer_request, read_lists
@@ -22,7 +21,7 @@ from tests.serving.toy_engines import SPEC, toy_request
 from training.release.serving_settings import ServingSettings
 from training.release.stamping import ReleaseFacts, stamp
 
-TYPES = {"ORDER": "INT32", "LOG_PROB": "FP32", "PASSES": "INT32", "RELAXED": "INT32"}
+TYPES = {"ORDER": "INT32", "LOG_PROB": "FP32", "PASSES": "INT32"}
 
 
 def response(**tensors: np.ndarray) -> service_pb2.ModelInferResponse:
@@ -39,7 +38,6 @@ def answer(order: list[list[int]], log_prob: float = -1.0) -> service_pb2.ModelI
         ORDER=array,
         LOG_PROB=np.full(array.shape, log_prob, np.float32),
         PASSES=np.full((len(array), 1), 3, np.int32),
-        RELAXED=np.zeros((len(array), 2), np.int32),
     )
 
 
@@ -84,24 +82,20 @@ def test_impossible_probabilities(log_prob: float) -> None:
 
 def test_missing_or_misshapen_outputs() -> None:
     order = np.array([[0, 1]], np.int32)
-    with pytest.raises(RerankError, match="no LOG_PROB, PASSES, RELAXED"):
+    with pytest.raises(RerankError, match="no LOG_PROB, PASSES"):
         read_lists(response(ORDER=order), [2], 2)
     with pytest.raises(RerankError, match=r"ORDER is INT32 \[1, 2\]"):
         read_lists(answer([[0, 1]]), [2], 3)
     with pytest.raises(RerankError, match="ORDER"):
         read_lists(answer([[0, 1]]), [2, 2], 2)
-    with pytest.raises(RerankError, match="no LOG_PROB, ORDER, PASSES, RELAXED"):
+    with pytest.raises(RerankError, match="no LOG_PROB, ORDER, PASSES"):
         read_lists(service_pb2.ModelInferResponse(), [2], 2)
 
 
 def test_request_message_carries_the_batch() -> None:
-    ruled = msgspec.structs.replace(
-        toy_request(2, 5),
-        rules=ListRules(pinned={1: "item-2-4"}, limit=GroupLimit(feature="topic", window=3)),
-    )
-    requests = [toy_request(1, 3), ruled]
-    batch = FeatureEncoder(SPEC).encode(requests)
-    message = infer_request("gref_r0001", batch, encode_rules(requests, 5, 8), 0.5, [7, -8])
+    batch = FeatureEncoder(SPEC).encode([toy_request(1, 3), toy_request(2, 5)])
+    rules = without_rules(2, 4, batch.item_cat.shape[1])
+    message = infer_request("gref_r0001", batch, rules, 0.5, [7, -8])
     sent = {
         tensor.name: (tensor.datatype, list(tensor.shape), raw)
         for tensor, raw in zip(message.inputs, message.raw_input_contents)
@@ -110,11 +104,6 @@ def test_request_message_carries_the_batch() -> None:
     assert sent["COUNT"] == ("INT32", [2, 1], np.array([3, 5], "<i4").tobytes())
     assert sent["TEMPERATURE"] == ("FP32", [2, 1], np.array([0.5, 0.5], "<f4").tobytes())
     assert sent["SEED"] == ("INT64", [2, 1], np.array([7, -8], "<i8").tobytes())
-    pinned = np.array([[-1] * 5, [-1, 4, -1, -1, -1]], "<i4")
-    assert sent["PINNED"] == ("INT32", [2, 5], pinned.tobytes())
-    group = np.array([[-1] * 8, [0, 1, 2, 3, 0, -1, -1, -1]], "<i4")
-    assert sent["GROUP"] == ("INT32", [2, 8], group.tobytes())
-    assert sent["LIMIT"] == ("INT32", [2, 2], np.array([[0, 0], [1, 3]], "<i4").tobytes())
 
 
 def config() -> model_config_pb2.ModelConfig:

@@ -64,6 +64,7 @@ def eager(call: RerankCall) -> RerankAnswer:
             *map(torch.from_numpy, (rules.pinned, rules.group, rules.limit)),
         )
     chosen = [index for index in order[0].tolist() if index >= 0]
+    beyond = sum(pin.position >= SPEC.list_size for pin in request.rules.pinned)
     return RerankAnswer(
         request_id=request.request_id,
         items=tuple(request.candidates[index].item for index in chosen),
@@ -71,7 +72,7 @@ def eager(call: RerankCall) -> RerankAnswer:
         log_prob=tuple(log_prob[0, : len(chosen)].tolist()),
         release="r0001",
         passes=int(passes),
-        relaxed=tuple(gave[0].tolist()),
+        relaxed=(int(gave[0, 0]) + beyond, int(gave[0, 1])),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from contracts.rerank_call import RerankCall
-from contracts.rules import GroupLimit, ListRules
+from contracts.rules import GroupLimit, ListRules, Pin
 from tests.serving.toy_engines import toy_request
 
 
@@ -24,7 +24,11 @@ def toy_call(number: int) -> RerankCall:
             request, candidates=(*request.candidates, request.candidates[0])
         )
     if number % 3 == 0:
-        pinned = {0: request.candidates[-1].item, 3: "not among them"}
+        pinned = (
+            Pin(position=0, item=request.candidates[-1].item),
+            Pin(position=3, item="not among them"),
+            Pin(position=9, item=request.candidates[0].item),  # beyond the list
+        )
         limit = GroupLimit(feature="topic", most=1 + number % 2, window=3)
         request = msgspec.structs.replace(request, rules=ListRules(pinned=pinned, limit=limit))
     elif number % 3 == 1:
@@ -77,7 +81,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "temperature beyond float32": (b'{"request": %s, "temperature": 1e300}', "temperature is 1e"),
     "seed of 65 bits": (b'{"request": %s, "seed": 18446744073709551616}', "fits into 64 bits|int"),
     "seed that is no number": (b'{"request": %s, "seed": "7"}', "field seed: Expected `int`"),
-    "pin before the list": (changed(rules={"pinned": {"-1": "i"}}), "pinned holds position -1"),
+    "pin before the list": (
+        changed(rules={"pinned": [{"position": -1, "item": "i"}]}),
+        "position is -1",
+    ),
     "limit of none": (changed(rules={"limit": {"feature": "topic", "most": 0}}), "most is 0"),
 }
 _REQUEST = msgspec.json.encode(toy_request(1, 6))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, gelu, mse_loss
 
-from contracts.features import MAX_LIST, FeatureSpec
+from contracts.features import MAX_LIST, OUT_OF_VOCABULARY, FeatureGroup, FeatureSpec
 from training.data.batch import Batch
 from training.model.encoder import GroupEmbedding
 from training.model.layers import EncoderLayer, causal_mask
@@ -33,6 +33,9 @@ class Evaluator(nn.Module):
         width = settings.width
         self.binary = spec.utility_kind.type == "binary"
         self.discounted = settings.discount == "log"
+        self.id_dropout = settings.id_dropout
+        self.item_id = identity_column(spec.item, "item")
+        self.user_id = identity_column(spec.user, "user")
         self.item = GroupEmbedding(spec.item, width)
         self.user = GroupEmbedding(spec.user, width)
         self.fold = nn.Linear(2 * width, width)
@@ -54,10 +57,19 @@ class Evaluator(nn.Module):
 
     def items(self, batch: Batch) -> Tensor:
         """Representations [B, M, D] of all candidates alone, computed once for all lists."""
-        a = self.item(batch.item_cat, batch.item_dense)
-        u = self.user(batch.user_cat, batch.user_dense).unsqueeze(1)
+        a = self.item(self._hidden(batch.item_cat, self.item_id), batch.item_dense)
+        u = self.user(self._hidden(batch.user_cat, self.user_id), batch.user_dense).unsqueeze(1)
         folded: Tensor = self.fold(torch.cat([gelu(a + u), a * u], dim=-1))
         return folded
+
+    def _hidden(self, cat: Tensor, column: int | None) -> Tensor:
+        """While fitting, categories [..., C] with some identities out of vocabulary."""
+        if column is None or not self.training or self.id_dropout == 0:
+            return cat
+        forgotten = torch.rand(cat.shape[:-1], device=cat.device) < self.id_dropout
+        cat = cat.clone()
+        cat[..., column] = cat[..., column].masked_fill(forgotten, OUT_OF_VOCABULARY)
+        return cat
 
     def forward(self, items_BMD: Tensor, item_cat_BMC: Tensor, lists_BN: Tensor) -> Tensor:
         """Logit (binary utility) or value of each position [B, N]."""
@@ -104,6 +116,12 @@ class Evaluator(nn.Module):
             predicted = predicted / torch.log2(place + 2.0)
         total: Tensor = predicted.sum(1)
         return total.view(batch_size, lists)
+
+
+def identity_column(group: FeatureGroup, name: str) -> int | None:
+    """Column of the feature that is the identity itself; None where there is none."""
+    names = [feature.name for feature in group.categorical]
+    return names.index(name) if name in names else None
 
 
 def repeated_categories(item_cat_BMC: Tensor, lists_BN: Tensor) -> Tensor:

@@ -111,9 +111,14 @@ def shown_items(slates: SlateArrays) -> tuple[Floats, Floats, Floats, npt.NDArra
 
 
 def _repeats(slates: SlateArrays) -> Floats:
-    """Share of the items just before with the same value [S, N, C]."""
+    """Share of the items just before with the same value [S, N, C].
+
+    Without features that have one value alone: how many came before is the position itself.
+    """
     index = np.maximum(slates.exposed, 0)
     values = np.take_along_axis(slates.item_cat, index[:, :, None], axis=1)
+    shown = values[slates.exposed >= 0]
+    values = values[:, :, (shown != shown[0]).any(axis=0)]
     repeats = np.zeros(values.shape)
     for back in range(1, min(WINDOW, values.shape[1] - 1) + 1):
         repeats[:, back:] += (values[:, back:] == values[:, :-back]) / WINDOW

@@ -62,7 +62,8 @@ def fit_two(
     """Fit both; ``settings.judge_share`` of the users are the judge's, and always the same ones.
 
     Args:
-        start: earlier ones to go on from.
+        start: earlier ones to go on from, where that predicts held-out slates better than
+            beginning anew does.
 
     Raises:
         ContractError: the share leaves no user for one of them, or ``start`` is of other settings.
@@ -77,19 +78,29 @@ def fit_two(
     fitted = []
     for add, (name, part) in enumerate((("labeller", ~judged), ("judge", judged))):
         own = train.take(part.nonzero()[0])
-        begin = start[name] if start else None
-        try:
-            fitted.append(
-                Fitted(*fit_evaluator(own, valid, settings, seed + add, device, start=begin))
-            )
-        except RuntimeError as error:
-            if begin is None:
-                raise
-            raise ContractError(
-                "the evaluators of the checkpoint that this starts from are of another size; keep "
-                "post_train.pairs.evaluator's width, layers and heads as they were"
-            ) from error
+        ways = [Fitted(*fit_evaluator(own, valid, settings, seed + add, device))]
+        if start:
+            ways.append(_gone_on(own, valid, settings, seed + add, device, start[name]))
+        # At a tie the earlier one, which has seen more.
+        fitted.append(min(reversed(ways), key=lambda one: one.report.loss))
     return TwoEvaluators(*fitted)
+
+
+def _gone_on(
+    own: SlateArrays,
+    valid: SlateArrays,
+    settings: EvaluatorSettings,
+    seed: int,
+    device: torch.device,
+    start: dict[str, torch.Tensor],
+) -> Fitted:
+    try:
+        return Fitted(*fit_evaluator(own, valid, settings, seed, device, start=start))
+    except RuntimeError as error:
+        raise ContractError(
+            "the evaluators of the checkpoint that this starts from are of another size; keep "
+            "post_train.pairs.evaluator's width, layers and heads as they were"
+        ) from error
 
 
 def save_two(file: Path, two: TwoEvaluators, identity: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,9 @@ from contracts.features import FeatureSpec
 from contracts.reading import ContractError
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.data.arrays import SlateArrays, load_slates
+from training.evaluation.off_policy.candidate import estimate_candidate
 from training.evaluation.off_policy.estimate import OffPolicyEstimate
+from training.model.gen_reranker import GenReranker
 from training.pairs.evaluator import Evaluator
 from training.pairs.fit_evaluator import fit_evaluator
 from training.pairs.two_evaluators import EVALUATORS_FILE, load_two
@@ -48,11 +51,11 @@ def evaluate_candidate(
             policies, test, judge, gain, settings.mode, gates.resamples, gates.level
         ),
         drift=measure_drift(store, champion, policies, test, settings.seed),
-        off_policy=off_policy(policies, test, settings),
+        off_policy=off_policy(champion.checkpoint, candidate, judge, test, settings),
     )
 
 
-def _model(checkpoint: Checkpoint, device: torch.device):  # type: ignore[no-untyped-def]
+def _model(checkpoint: Checkpoint, device: torch.device) -> GenReranker:
     return checkpoint.model().to(device)
 
 
@@ -101,7 +104,23 @@ def measure_drift(
 
 
 def off_policy(
-    policies: Policies, test: SlateArrays, settings: RefreshSettings
+    champion: Checkpoint,
+    candidate: Checkpoint,
+    judge: Evaluator | None,
+    test: SlateArrays,
+    settings: RefreshSettings,
 ) -> tuple[OffPolicyEstimate, ...]:
-    """Off-policy estimates of candidate minus champion."""
-    return ()
+    """Off-policy estimates of both and of the difference, on the CPU.
+
+    Both are taken at each slate's own temperature: so the champion is measured as it was logged,
+    and the candidate as it would have explored in its place.
+    """
+    return tuple(
+        estimate_candidate(
+            champion.model(),
+            candidate.model(),
+            test,
+            q_hat=None if judge is None else copy.deepcopy(judge).cpu(),
+            settings=settings.off_policy,
+        )
+    )

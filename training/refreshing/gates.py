@@ -8,7 +8,7 @@ from contracts.releases import Gate
 from training.evaluation.comparison import Comparison, Result
 from training.evaluation.off_policy.estimate import OffPolicyEstimate
 from training.refreshing.findings import Evaluation, Training
-from training.refreshing.judging import CANDIDATE, CHAMPION, VALUE
+from training.refreshing.judging import CANDIDATE, CHAMPION, DIFFERENCE, VALUE
 from training.refreshing.latency import Latency
 from training.refreshing.settings import GateSettings
 
@@ -56,7 +56,11 @@ def evaluation_gates(evaluation: Evaluation, settings: GateSettings) -> tuple[Ga
         _most("duplicates", judged.duplicates, 0.0, "share of lists with an item twice"),
         *_value_gate(judged.comparison, settings),
         *_ranking_gates(judged.comparison, settings),
-        *(_off_policy_gate(one, evaluation, settings) for one in evaluation.off_policy),
+        *(
+            _off_policy_gate(one, evaluation, settings)
+            for one in evaluation.off_policy
+            if one.policy == DIFFERENCE
+        ),
     ]
     if drift.from_anchor is None:
         gates.append(_not_applicable("drift.anchor", settings.max_drift, drift.why))

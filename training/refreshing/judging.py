@@ -23,6 +23,8 @@ from training.pairs.evaluator import Evaluator
 from training.pairs.policy import draw_lists
 
 CHAMPION, CANDIDATE, VALUE = "champion", "candidate", "value"
+#: Whose off-policy value is the difference of the two.
+DIFFERENCE = f"{CANDIDATE} - {CHAMPION}"
 
 
 @dataclass(frozen=True)

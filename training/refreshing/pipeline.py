@@ -104,7 +104,20 @@ def refresh(
         store = ReleaseStore(request.releases)
         if (done := _done_before(request, store, given, on_step)) is not None:
             return done
-        return _Refresh(request, settings, here, store, given, on_step).run()
+        work = work_of(request, given)
+        try:
+            return _Refresh(request, settings, here, store, given, work, on_step).run()
+        except OSError as error:
+            raise OSError(
+                f"{work.folder}: cannot be written: {error}; nothing was published. Make room, "
+                "then refresh again: it goes on where it was"
+            ) from error
+
+
+def work_of(request: Request, given: Input) -> Work:
+    """The work folder of an input."""
+    assert given.identity is not None
+    return Work(request.work or request.releases / WORK, given.identity)
 
 
 def dry_run(
@@ -169,16 +182,15 @@ def _done_before(
     Without rows since the champion there is nothing to do either.
     """
     champion = given.champion.name
-    root = request.work or request.releases / WORK
     release: str | None = champion
     if given.identity is not None:
         if (refusal := find_refusal(request.releases, given.identity)) is not None:
-            Work(root, given.identity).remove()
+            work_of(request, given).remove()
             return refusal
         release = release_of(store, given.identity)
         if release is None:
             return None
-        Work(root, given.identity).remove()
+        work_of(request, given).remove()
     assert release is not None
     on_step("install")
     promoted = put_to_work(store, release, request.repository, champion, request.promote)
@@ -207,6 +219,7 @@ class _Refresh:
         here: Processes,
         store: ReleaseStore,
         given: Input,
+        work: Work,
         on_step: Callable[[str], None],
     ) -> None:
         assert given.scope is not None
@@ -214,7 +227,7 @@ class _Refresh:
         self.request, self.settings, self.here, self.store = request, settings, here, store
         self.champion, self.table, self.scope = given.champion, given.table, given.scope
         self.on_step = on_step
-        self.work = Work(request.work or request.releases / WORK, given.identity)
+        self.work = work
         self.findings = Findings(
             identity=given.identity,
             champion=given.champion.name,

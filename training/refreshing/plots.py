@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from training.data.facts import DataFacts
 from training.refreshing.findings import Evaluation, Training
-from training.refreshing.judging import CANDIDATE
+from training.refreshing.judging import CANDIDATE, DIFFERENCE
 
 CURVES, FOREST, POSITIONS = "curves.png", "differences.png", "positions.png"
 
@@ -57,7 +57,12 @@ def plot_differences(evaluation: Evaluation, path: Path) -> None:
             d = result.difference
             rows.append(_row(result.metric, d.estimate, d.low, d.high, base))
     for one in evaluation.off_policy:
-        if one.value is not None and one.low is not None and one.high is not None:
+        if (
+            one.policy == DIFFERENCE
+            and one.value is not None
+            and one.low is not None
+            and one.high is not None
+        ):
             name = f"{one.estimator} {one.assumption}{'' if one.usable else ' (not usable)'}"
             rows.append(_row(name, one.value, one.low, one.high, evaluation.logged_value))
     height = 1.2 + 0.28 * len(rows)

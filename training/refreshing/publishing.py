@@ -137,8 +137,6 @@ def put_to_work(
         Whether it is the champion now.
     """
     install(store.path(name), repository)
-    now = store.record().release
-    if promote and now == champion:
-        store.set_champion(name, f"refresh of {champion}")
-        return True
-    return now == name
+    if promote:
+        store.set_champion(name, f"refresh of {champion}", expected=champion)
+    return store.record().release == name

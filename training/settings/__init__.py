@@ -132,6 +132,11 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     Attributes:
         again: in place of ``optim`` where it starts from an earlier one (that of the champion): it
             knows most of what there is to know, and a few new slates must not make it forget.
+            One is also fitted from nothing, and the better of the two on held-out slates is
+            taken: where tastes have moved, what the earlier one knows is wrong.
+        id_dropout: share of items and users whose identity (the features ``item`` and ``user``)
+            is hidden while fitting, each time anew: with few slates identities are learned by
+            heart, and what other features say is not.
         min_gain: labels are refused unless the held-out log-loss (or squared error) is below
             that of the rate at each position by this share, and not by chance. Below 0: no gate.
         discount: how a list's value sums up over positions. ``none`` is the expected utility of
@@ -148,6 +153,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     layers: int = 2
     attention_heads: int = 4
     dropout: float = 0.1
+    id_dropout: float = 0.0
     min_gain: float = 0.005
     discount: Literal["none", "log"] = "none"
     judge_share: float = 1 / 3
@@ -156,6 +162,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
         _at_least(self, 1, "width", "layers", "attention_heads")
         _check(self.width % self.attention_heads == 0, "attention_heads must divide width")
         _check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
+        _check(0 <= self.id_dropout <= 1, "id_dropout must be in [0, 1]")
         _check(math.isfinite(self.min_gain), f"min_gain is {self.min_gain}; allowed: finite")
         _check(0 < self.judge_share < 1, "judge_share must be above 0 and below 1")
 

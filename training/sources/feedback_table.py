@@ -88,9 +88,12 @@ class FeedbackTable:
 
     def newest_with_rows(self, first: int, last: int) -> int | None:
         """The newest version of a range that added rows; None where none did."""
-        for commit in reversed(self.commits(first, last)):
-            if commit.added:
-                return commit.version
+        while last >= first:
+            start = max(first, last + 1 - _AT_ONCE)
+            for commit in reversed(self.commits(start, last)):
+                if commit.added:
+                    return commit.version
+            last = start - 1
         return None
 
     def rows(self, first: int, last: int) -> pa.Table:
@@ -100,6 +103,9 @@ class FeedbackTable:
             ContractError: a file of the range is gone (vacuumed) or damaged.
         """
         schema = slate_schema(self.spec)
+        if first == 0:  # all there is by then: the log need not reach back to the beginning
+            since = self.newest_with_rows(last + 1, self.version)
+            return _in_order(self._all_at(self.version if since is None else last, schema))
         commits = self.commits(first, last)
         paths = [path for commit in commits for path in commit.added]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -107,7 +113,7 @@ class FeedbackTable:
         table = pa.concat_tables(tables) if tables else schema.empty_table()
         if any(commit.deleted for commit in commits):
             table = table.filter(pc.is_in(table["request_id"], value_set=self._ids_at(last)))
-        return table.sort_by([("time", "ascending"), ("request_id", "ascending")])
+        return _in_order(table)
 
     def _commit(self, version: int) -> Commit:
         path = f"_delta_log/{version:020d}.json"
@@ -146,7 +152,21 @@ class FeedbackTable:
         except (OSError, ValueError, KeyError) as error:  # Arrow's own errors among them
             raise ContractError(f"{self.uri}: {path} cannot be read: {error}") from error
 
+    def _all_at(self, version: int, schema: pa.Schema) -> pa.Table:
+        try:
+            table = DeltaTable(self.uri, version=version, storage_options=self._options)
+            return table.to_pyarrow_table(columns=schema.names).cast(schema)
+        except (DeltaError, OSError, ValueError) as error:
+            raise ContractError(
+                f"{self.uri}: version {version} cannot be read: {error}. Where vacuum took its "
+                "files, give --until-version with a newer one, or none"
+            ) from error
+
     def _ids_at(self, version: int) -> pa.Array:
         table = DeltaTable(self.uri, version=version, storage_options=self._options)
         ids = table.to_pyarrow_table(columns=["request_id"])["request_id"]
         return pa.concat_arrays([chunk.cast(pa.string()) for chunk in ids.chunks])
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    return table.sort_by([("time", "ascending"), ("request_id", "ascending")])

@@ -20,6 +20,8 @@ SOURCE = "feedback_table"
 #: The reason of rows that are there twice.
 REPEATED = "request seen before"
 _BATCH = 1024
+#: Log-probabilities this far above 0 are rounding.
+ROUNDING = 1e-4
 
 Bools = npt.NDArray[np.bool_]
 
@@ -82,6 +84,9 @@ def usable_rows(rows: pa.Table, spec: FeatureSpec) -> tuple[pa.Table, Counter[st
         "more candidates than the model takes": _lengths(rows["candidates"]) > spec.max_candidates,
         "feature or score that is not finite": _odd_features(rows, spec),
         "feedback that is negative or not finite": _odd_feedback(rows, spec),
+        "log-probability that none can be": _any_in_row(
+            rows["log_prob"], lambda values: ~(np.isfinite(values) & (values <= ROUNDING))
+        ),
     }
     keep = np.ones(rows.num_rows, bool)
     dropped: Counter[str] = Counter()

@@ -25,7 +25,6 @@ class TritonPythonModel:
             "ORDER": torch.zeros(rows, LIST_SIZE, dtype=torch.int32),
             "LOG_PROB": torch.zeros(rows, LIST_SIZE),
             "PASSES": torch.zeros(rows, 1, dtype=torch.int32),
-            "RELAXED": torch.zeros(rows, 2, dtype=torch.int32),
         }
         return pb_utils.InferenceResponse(
             [pb_utils.Tensor.from_dlpack(name, to_dlpack(out)) for name, out in outputs.items()]
