@@ -18,15 +18,9 @@ from tritonclient.grpc import service_pb2
 
 from contracts.encoding import EncodedBatch
 from contracts.rules import EncodedRules, encode_rules
-from contracts.slates import RerankRequest
+from contracts.slates import RerankRequest, distinct
 from handlers.rerank_metrics import RerankMetrics
-from handlers.rerank_result import (
-    RerankError,
-    RerankResult,
-    distinct,
-    given_order,
-    rules_kept,
-)
+from handlers.rerank_result import RerankError, RerankResult, given_order, rules_kept
 from handlers.rerank_wire import infer_request, read_lists
 from handlers.served_release import ServedRelease
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contracts.rules import GroupLimit, order_within
-from contracts.slates import RerankRequest
+from contracts.slates import RerankRequest, distinct
 
 #: Why the given order was shown: the deadline passed; no server, release or channel to ask; the
 #: request was refused; or the answer could not be trusted.
@@ -50,14 +50,6 @@ class RerankResult:
     passes: int | None
     latency_ms: float
     relaxed: tuple[int, int] = (0, 0)
-
-
-def distinct(request: RerankRequest) -> list[int]:
-    """Indices of the candidates without those whose item came before: a list shows it once."""
-    first: dict[str, int] = {}
-    for index, candidate in enumerate(request.candidates):
-        first.setdefault(candidate.item, index)
-    return list(first.values())
 
 
 def given_order(request: RerankRequest, list_size: int | None) -> list[int]:

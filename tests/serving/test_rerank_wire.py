@@ -13,8 +13,8 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from contracts.encoding import FeatureEncoder
 from contracts.rules import without_rules
-from contracts.slates import Candidate, RerankRequest
-from handlers.rerank_result import RerankError, distinct, given_order
+from contracts.slates import Candidate, RerankRequest, distinct
+from handlers.rerank_result import RerankError, given_order
 from handlers.rerank_wire import infer_request, read_lists
 from handlers.served_release import newest_release, read_release
 from tests.serving.toy_engines import SPEC, toy_request
