@@ -1,7 +1,8 @@
 """Latency of the candidate's engines beside the champion's, in one run on one core.
 
-The two take turns on the same requests, so whatever else the machine does slows both. This is a
-gate against a candidate that became slower by its shape or its engines, not a serving benchmark.
+In processor time, and in turns on the same requests: by the wall clock, a busy machine has been
+seen to interrupt always the same one of the two. This is a gate against a candidate that became
+slower by its shape or its engines, not a serving benchmark.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ WARM_UP, MEASURED = 8, 60
 
 
 class Latency(Strict, kw_only=True, frozen=True):
-    """Medians of encoder and decoder together for single requests, in ms; ``why`` if not measured.
+    """Medians of encoder and decoder together for single requests, in ms of processor time;
+    ``why`` if not measured.
 
     ``ratio`` is the median of candidate to champion, request by request.
     """
@@ -71,9 +73,9 @@ def _load(folder: Path, engines: tuple[Engine, ...], list_size: int) -> Engines:
 
 
 def _seconds(engines: Engines, request: EncodedBatch) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     answer(engines, request, 0.0, [0])
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def _single(batch: EncodedBatch, row: int) -> EncodedBatch:
