@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from tritonclient.grpc import service_pb2_grpc
 
 from contracts.reading import Strict
+from contracts.rules import without_rules
 from contracts.slates import RerankRequest
 from deploy.local_triton import LocalTriton
 from deploy.served_repository import add_model
@@ -90,8 +91,10 @@ def measure_grpc_floor(
             infer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
             batch = served.encoder.encode(requests)
             seeds = [0] * len(requests)
-            empty = infer_request(FLOOR, batch, 0.0, seeds)
-            real = infer_request(served.model, batch, 0.0, seeds)
+            padded = batch.item_cat.shape[1]
+            rules = without_rules(len(requests), served.spec.list_size, padded)
+            empty = infer_request(FLOOR, batch, rules, 0.0, seeds)
+            real = infer_request(served.model, batch, rules, 0.0, seeds)
             taken = _take_turns(
                 [
                     lambda: infer(empty, timeout=_DEADLINE_S),

@@ -17,19 +17,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.decode import bench_spec, measure, random_inputs
+from benchmarks.decode import measure
 from benchmarks.grpc_floor import GrpcFloor, measure_grpc_floor
-from contracts.encoding import FeatureEncoder
+from benchmarks.random_release import publish_random, random_request
 from contracts.reading import write_json
-from contracts.releases import DataVersion
-from contracts.slates import Candidate, RerankRequest
 from deploy.local_triton import LocalTriton
 from deploy.triton_process import Ports
-from training.checkpoint import Checkpoint
-from training.export import export_engines
-from training.model.gen_reranker import GenReranker
-from training.release.publishing import publish
-from training.settings import ModelSettings, TrainingSettings
 
 EPILOG = """Examples:
 
@@ -79,47 +72,13 @@ def main(
 
 def over_grpc(folder: Path, candidates: tuple[int, ...], calls: int) -> list[GrpcFloor]:
     """Publish a model of random weights, serve it, and measure each number of candidates."""
-    spec = bench_spec(LIST_SIZE)
-    torch.manual_seed(0)
-    settings = TrainingSettings(model=ModelSettings())
-    checkpoint = Checkpoint(
-        spec=spec,
-        settings=settings,
-        stage="pretrain",
-        weights=GenReranker(spec, settings.model).state_dict(),
-        data={},
-        parents={},
-        scores={},
-    )
-    encoder = FeatureEncoder(spec)
-    some = [encoder.encode([_request(m), _request(m)]) for m in candidates]
-    export_engines(
-        checkpoint, some, DataVersion(dataset="random", fingerprint="random"), folder / "engines"
-    )
-    release = publish(folder / "engines", folder / "releases")
+    release = publish_random(folder, LIST_SIZE, candidates)
     with LocalTriton(folder / "stack", ports=Ports(http=0, grpc=0, metrics=0)) as triton:
         triton.load(release)
-        return [measure_grpc_floor(triton, release.name, [_request(m)], calls) for m in candidates]
-
-
-def _request(candidates: int) -> RerankRequest:
-    item_cat, item_dense, *_ = random_inputs(bench_spec(LIST_SIZE), 1, candidates)
-    names = [
-        feature.name for feature in bench_spec(LIST_SIZE).item.categorical if feature.name != "item"
-    ]
-    return RerankRequest(
-        request_id="bench",
-        user="u1",
-        candidates=tuple(
-            Candidate(
-                item=f"i{index}",
-                score=float(item_dense[0, index, 0]),
-                features={name: int(item_cat[0, index, 0]) for name in names} | {"duration": 30.0},
-            )
-            for index in range(candidates)
-        ),
-        user_features={"segment": "g1", "activity": 0.5},
-    )
+        return [
+            measure_grpc_floor(triton, release.name, [random_request(m, LIST_SIZE)], calls)
+            for m in candidates
+        ]
 
 
 def _engine_table(rows: list[dict[str, float]], threads: int) -> Table:

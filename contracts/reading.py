@@ -81,6 +81,20 @@ def _read_text(path: Path) -> str:
         raise ContractError(f"{path}: cannot be read: {error}") from error
 
 
+def decode_json(text: bytes | bytearray | str, kind: type[T], where: str) -> T:
+    """Decode JSON that came over a network into ``kind``. Of a key given twice the last counts.
+
+    Raises:
+        ContractError: it is not JSON, or "<where>: field <path>: <cause>; allowed: ...".
+    """
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        raise ContractError(f"{where}: {_explain(error, kind)}") from error
+    except (ValueError, RecursionError) as error:
+        raise ContractError(f"{where}: not valid JSON: {error}") from error
+
+
 def convert(raw: Any, kind: type[T], where: str) -> T:
     """Turn plain data into ``kind`` without any coercion of types.
 
@@ -99,9 +113,9 @@ def _explain(error: msgspec.ValidationError, kind: Any) -> str:
     path = path.rstrip("`").lstrip(".")
     inside = f"{path}." if path else ""
     here = _type_at(kind, path)
-    names = [field.name for field in _struct_fields(here)]
+    names = [field.encode_name for field in _struct_fields(here)]
     if missing := re.fullmatch(r"Object missing required field `(.*)`", cause, re.DOTALL):
-        required = [field.name for field in _struct_fields(here) if field.required]
+        required = [field.encode_name for field in _struct_fields(here) if field.required]
         return f"field {inside}{missing.group(1)}: missing; required: {', '.join(required)}"
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", cause, re.DOTALL):
         near = difflib.get_close_matches(unknown.group(1), names, n=1)
@@ -119,7 +133,7 @@ def _type_at(kind: Any, path: str) -> Any:
             args = [arg for arg in typing.get_args(kind) if arg is not Ellipsis]
             kind = args[-1] if args else None
         else:
-            types = {field.name: field.type for field in _struct_fields(kind)}
+            types = {field.encode_name: field.type for field in _struct_fields(kind)}
             kind = types.get(step)
         kind = _without_none(kind)
     return kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -108,6 +109,25 @@ class ReleaseManifest(Strict, kw_only=True, frozen=True):
         for engine in self.engines:
             if engine.file not in self.files:
                 raise ValueError(f"engine file {engine.file!r} has no hash in files")
+
+
+def find_engine(
+    manifest: ReleaseManifest, part: Literal["encoder", "decoder"], formats: Collection[str]
+) -> Engine:
+    """The engine of one part of a release, in a format that the caller can run.
+
+    Raises:
+        ContractError: there is none, or it has another format; both are named.
+    """
+    for engine in manifest.engines:
+        if engine.part == part:
+            if engine.format not in formats:
+                raise ContractError(
+                    f"{manifest.name}: the {part} is {engine.format}, and what runs here is "
+                    f"{', '.join(sorted(formats))}; export the release's checkpoint for that"
+                )
+            return engine
+    raise ContractError(f"{manifest.name}: has no {part} engine; publish again")
 
 
 def file_sha256(path: Path) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -46,20 +45,26 @@ class GroupLimit(Strict, kw_only=True, frozen=True):
             raise ValueError(f"window is {self.window}; allowed: 2 to {MAX_LIST}")
 
 
+class Pin(Strict, kw_only=True, frozen=True):
+    """An item that stands at a list position, from 0."""
+
+    position: int
+    item: str
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.position < MAX_LIST:
+            raise ValueError(f"position is {self.position}; allowed: 0 to {MAX_LIST - 1}")
+
+
 class ListRules(Strict, kw_only=True, frozen=True):
-    """The rules of one request.
+    """The rules of one request; each position is pinned at most once."""
 
-    Attributes:
-        pinned: list position, from 0 -> the item that stands there.
-    """
-
-    pinned: dict[int, str] = msgspec.field(default_factory=dict)
+    pinned: tuple[Pin, ...] = ()
     limit: GroupLimit | None = None
 
     def __post_init__(self) -> None:
-        for place in self.pinned:
-            if not 0 <= place < MAX_LIST:
-                raise ValueError(f"pinned holds position {place}; allowed: 0 to {MAX_LIST - 1}")
+        if len({pin.position for pin in self.pinned}) < len(self.pinned):
+            raise ValueError("pinned names a position twice; allowed: one item at each")
 
 
 @dataclass(frozen=True)
@@ -77,24 +82,74 @@ class EncodedRules:
     limit: Int32
 
 
+def without_rules(rows: int, list_size: int, padded: int) -> EncodedRules:
+    """What the decoder takes where no request has rules."""
+    return EncodedRules(
+        pinned=np.full((rows, list_size), -1, np.int32),
+        group=np.full((rows, padded), -1, np.int32),
+        limit=np.zeros((rows, 2), np.int32),
+    )
+
+
 def encode_rules(requests: Sequence[RerankRequest], list_size: int, padded: int) -> EncodedRules:
     """The rules of requests with distinct candidates; pins beyond the list are left out."""
-    rows = len(requests)
-    pinned = np.full((rows, list_size), -1, np.int32)
-    group = np.full((rows, padded), -1, np.int32)
-    limit = np.zeros((rows, 2), np.int32)
+    encoded = without_rules(len(requests), list_size, padded)
     for row, request in enumerate(requests):
         rules = request.rules
         if rules.pinned:
             place_of = {one.item: index for index, one in enumerate(request.candidates)}
-            for place, item in rules.pinned.items():
-                if place < list_size:
-                    pinned[row, place] = place_of.get(item, ABSENT)
+            for pin in rules.pinned:
+                if pin.position < list_size:
+                    encoded.pinned[row, pin.position] = place_of.get(pin.item, ABSENT)
         if rules.limit is not None:
-            limit[row] = rules.limit.most, rules.limit.window
+            encoded.limit[row] = rules.limit.most, rules.limit.window
             values: dict[object, int] = {}
             for index, one in enumerate(request.candidates):
                 value = one.features.get(rules.limit.feature)
                 if value is not None:
-                    group[row, index] = values.setdefault(value, len(values))
-    return EncodedRules(pinned, group, limit)
+                    encoded.group[row, index] = values.setdefault(value, len(values))
+    return encoded
+
+
+def order_within(
+    rules: ListRules, items: Sequence[str], groups: Sequence[object], list_size: int
+) -> list[int]:
+    """The given order cut to n, within the rules: what is shown where there is no model to ask.
+
+    The same precedence as in the decode, with "the earlier candidate" for "the better one".
+
+    Args:
+        items: distinct items of the candidates; groups: the value of the limit's feature of each,
+            None for none.
+    """
+    length = min(list_size, len(items))
+    place_of = {item: index for index, item in enumerate(items)}
+    shown: dict[int, int] = {}
+    for pin in sorted(rules.pinned, key=lambda pin: pin.position):
+        index = place_of.get(pin.item)
+        if pin.position < length and index is not None and index not in shown.values():
+            shown[pin.position] = index
+    free = [index for index in range(len(items)) if index not in shown.values()]
+    for place in range(length):
+        if place not in shown:
+            excess = [_excess(rules.limit, groups, shown, place, index) for index in free]
+            shown[place] = free.pop(excess.index(min(excess)))
+    return [shown[place] for place in range(length)]
+
+
+def _excess(
+    limit: GroupLimit | None,
+    groups: Sequence[object],
+    shown: dict[int, int],
+    place: int,
+    index: int,
+) -> int:
+    """By how many items of its group the fullest window around ``place`` exceeds the limit."""
+    if limit is None or groups[index] is None:
+        return 0
+    fullest = 0
+    for start in range(place - limit.window + 1, place + 1):
+        window = (shown.get(at) for at in range(start, start + limit.window))
+        same = sum(other is not None and groups[other] == groups[index] for other in window)
+        fullest = max(fullest, same + 1)
+    return max(0, fullest - limit.most)

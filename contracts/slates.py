@@ -37,6 +37,14 @@ class RerankRequest(Strict, kw_only=True, frozen=True):
     rules: ListRules = ListRules()
 
 
+def distinct(request: RerankRequest) -> list[int]:
+    """Indices of the candidates without those whose item came before: a list shows it once."""
+    first: dict[str, int] = {}
+    for index, candidate in enumerate(request.candidates):
+        first.setdefault(candidate.item, index)
+    return list(first.values())
+
+
 class Feedback(Strict, kw_only=True, frozen=True):
     """What a user did with the item at ``position`` (from 0) of the shown list; time in ms."""
 

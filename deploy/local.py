@@ -2,7 +2,7 @@
 
 Triton comes from a wheel that is installed aside on first use (.local/triton), or from a
 tritonserver that is already there (--triton). Its state, log and served repository lie in
-.local/stack.
+.local/stack. TorchServe, the alternative, has commands of its own: torchserve --help.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from contracts.reading import ContractError
 from contracts.releases import verify_release
 from deploy.local_triton import DEFAULT_HOME, LocalTriton, TritonCrashedError
 from deploy.served_repository import LOCAL_TRITON, newest_release
+from deploy.torchserve_commands import app as torchserve
 from deploy.triton_install import StackError
 from deploy.triton_process import Ports, StackState
 
@@ -36,6 +37,8 @@ Examples:
 
   python deploy/local.py down
 
+  python deploy/local.py torchserve up
+
 Exit codes: 0 done, 1 Triton is not running or has crashed, 2 bad input.
 """
 
@@ -49,6 +52,7 @@ Home = Annotated[
 app = typer.Typer(
     help=__doc__, epilog=EXAMPLES, add_completion=False, no_args_is_help=True, rich_markup_mode=None
 )
+app.add_typer(torchserve, name="torchserve")
 console, errors = Console(), Console(stderr=True)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from contracts.events import Exposure
 from contracts.features import MAX_CANDIDATES, MAX_LIST
-from contracts.slates import RerankRequest
+from contracts.slates import RerankRequest, distinct
 from handlers.rerank_job import RerankJob
 from handlers.rerank_metrics import RerankMetrics
-from handlers.rerank_result import RerankResult, distinct
+from handlers.rerank_result import RerankResult
 
 #: Takes an exposure and returns at once, for instance ``EventProducer.send``. False: it is lost.
 TakeExposure = Callable[[Exposure], object]

@@ -6,6 +6,7 @@ common is here. Every request of a job ends with a result, by ``finish`` or by `
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import defaultdict
@@ -16,9 +17,10 @@ import msgspec
 from tritonclient.grpc import service_pb2
 
 from contracts.encoding import EncodedBatch
-from contracts.slates import RerankRequest
+from contracts.rules import EncodedRules, encode_rules
+from contracts.slates import RerankRequest, distinct
 from handlers.rerank_metrics import RerankMetrics
-from handlers.rerank_result import RerankError, RerankResult, distinct, given_order
+from handlers.rerank_result import RerankError, RerankResult, given_order, rules_kept
 from handlers.rerank_wire import infer_request, read_lists
 from handlers.served_release import ServedRelease
 
@@ -89,10 +91,10 @@ class RerankJob:
         for bucket, members in buckets.items():
             for start in range(0, len(members), served.max_batch_size):
                 rows = members[start : start + served.max_batch_size]
-                rows, batch = self._encode(served, rows, bucket)
-                if batch is not None:
+                rows, encoded = self._encode(served, rows, bucket)
+                if encoded is not None:
                     own = [seeds[row] for row in rows]
-                    message = infer_request(served.model, batch, temperature, own)
+                    message = infer_request(served.model, *encoded, temperature, own)
                     calls.append(Call(tuple(rows), message))
         return calls
 
@@ -135,17 +137,22 @@ class RerankJob:
         results = [self._result(row, name, latency_s * 1000) for row in range(len(self.requests))]
         for result in results:
             metrics.count(name, result.fallback, latency_s)
+            if result.relaxed != (0, 0):
+                metrics.count_relaxed(*result.relaxed)
         return results
 
     def _result(self, row: int, release: str | None, latency_ms: float) -> RerankResult:
         outcome = self._outcomes[row]
         request = self.requests[row]
         error = outcome if isinstance(outcome, RerankError) else None
+        relaxed = (0, 0)
         if isinstance(outcome, tuple):
             indices, log_prob, passes = outcome
         else:
             indices = given_order(request, self._list_size)
             error = error or RerankError("unavailable", "no answer")
+        with contextlib.suppress(AttributeError, TypeError):  # a request that is malformed
+            relaxed = rules_kept(request, indices)
         return RerankResult(
             request_id=getattr(request, "request_id", ""),
             items=tuple(getattr(request.candidates[i], "item", "") for i in indices),
@@ -156,6 +163,7 @@ class RerankJob:
             error=str(error) if error else None,
             passes=None if error else passes,
             latency_ms=latency_ms,
+            relaxed=relaxed,
         )
 
     def _checked_seeds(self, temperature: float, seeds: Sequence[int] | None) -> Sequence[int]:
@@ -174,20 +182,24 @@ class RerankJob:
 
     def _encode(
         self, served: ServedRelease, rows: list[int], bucket: int
-    ) -> tuple[list[int], EncodedBatch | None]:
+    ) -> tuple[list[int], tuple[EncodedBatch, EncodedRules] | None]:
         """The rows that the encoder accepts, encoded; the others fail with what it says."""
         try:
-            return rows, served.encoder.encode([self._distinct(row) for row in rows], bucket)
+            return rows, self._encoded(served, rows, bucket)
         except Exception:  # somebody's: ask one by one whose
             accepted = [row for row in rows if self._is_encodable(served, row)]
-        if not accepted:
-            return [], None
-        requests = [self._distinct(row) for row in accepted]
-        return accepted, served.encoder.encode(requests, bucket)
+        return accepted, self._encoded(served, accepted, bucket) if accepted else None
+
+    def _encoded(
+        self, served: ServedRelease, rows: list[int], bucket: int
+    ) -> tuple[EncodedBatch, EncodedRules]:
+        requests = [self._distinct(row) for row in rows]
+        rules = encode_rules(requests, served.spec.list_size, bucket)
+        return served.encoder.encode(requests, bucket), rules
 
     def _is_encodable(self, served: ServedRelease, row: int) -> bool:
         try:
-            served.encoder.encode([self._distinct(row)])
+            self._encoded(served, [row], served.spec.bucket(len(self._sent[row])))
         except Exception as error:
             self._refuse(row, error)
             return False

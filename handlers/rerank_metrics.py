@@ -34,7 +34,7 @@ BUCKETS_S = (
 
 class RerankMetrics:
     """``gref_rerank_requests_total{release, outcome}``, ``gref_rerank_latency_seconds{release}``,
-    ``gref_rerank_exposures_total{outcome}``.
+    ``gref_rerank_exposures_total{outcome}``, ``gref_rerank_relaxed_total{rule}``.
 
     The outcome of a request is ``ok`` or the reason of the fallback. Of an exposure: ``taken``;
     ``lost`` (whoever should send it said so), ``failed`` (it raised an exception), ``impossible``
@@ -62,6 +62,17 @@ class RerankMetrics:
             ["outcome"],
             registry=registry,
         )
+
+        self._relaxed = Counter(
+            "gref_rerank_relaxed",
+            "Rules of requests that had to give: pins that do not stand, positions over a limit.",
+            ["rule"],
+            registry=registry,
+        )
+
+    def count_relaxed(self, pins: int, positions: int) -> None:
+        self._relaxed.labels("pin").inc(pins)
+        self._relaxed.labels("limit").inc(positions)
 
     def count_exposure(self, outcome: Literal["taken", "lost", "failed", "impossible"]) -> None:
         self._exposures.labels(outcome).inc()

@@ -15,9 +15,11 @@ import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
 from contracts.encoding import EncodedBatch
+from contracts.rules import EncodedRules
 from handlers.rerank_result import Fallback, RerankError
 
 _TYPES = {"int32": "INT32", "int64": "INT64", "float32": "FP32"}
+#: RELAXED is not asked for: the client counts it for fallbacks too, where no server can.
 _OUTPUTS: dict[str, Any] = {"ORDER": np.int32, "LOG_PROB": np.float32, "PASSES": np.int32}
 #: Log-probabilities are at most 0, up to rounding.
 _ROUNDING = 1e-3
@@ -38,7 +40,11 @@ class Lists:
 
 
 def infer_request(
-    model: str, batch: EncodedBatch, temperature: float, seeds: Sequence[int]
+    model: str,
+    batch: EncodedBatch,
+    rules: EncodedRules,
+    temperature: float,
+    seeds: Sequence[int],
 ) -> service_pb2.ModelInferRequest:
     """The message that asks an ensemble for the lists of a batch."""
     rows = len(batch.count)
@@ -50,6 +56,9 @@ def infer_request(
         "COUNT": batch.count[:, None],
         "TEMPERATURE": np.full((rows, 1), temperature, np.float32),
         "SEED": np.array(seeds, np.int64)[:, None],
+        "PINNED": rules.pinned,
+        "GROUP": rules.group,
+        "LIMIT": rules.limit,
     }
     message = service_pb2.ModelInferRequest(model_name=model)
     for name, tensor in tensors.items():

@@ -117,6 +117,12 @@ REFUSED = {
     ),
     "negative category": (change("USER_CAT", (0, 0), -1), r"USER_CAT column 0 is -1"),
     "negative temperature": (change("TEMPERATURE", (0, 0), -1), "allowed: 0"),
+    "groups of other candidates": (
+        replace("GROUP", lambda group: group[:, :-1]),
+        "Z holds 16 candidates, GROUP 15",
+    ),
+    "negative limit": (change("LIMIT", (0, 1), -1), "LIMIT holds -1"),
+    "limit of no item": (change("LIMIT", (0, 1), 2), "LIMIT allows no item"),
     "temperature NaN": (change("TEMPERATURE", (0, 0), np.nan), "TEMPERATURE holds NaN"),
     "other lengths": (
         replace("ITEM_DENSE", lambda a: a[:, :10]),
@@ -159,9 +165,29 @@ def test_decoder_refuses_nan_of_an_encoder(alive: Served) -> None:
         "PRIOR": np.zeros((1, 8), np.float32),
         "TEMPERATURE": np.zeros((1, 1), np.float32),
         "SEED": np.zeros((1, 1), np.int64),
+        "PINNED": np.full((1, SPEC.list_size), -1, np.int32),
+        "GROUP": np.full((1, 8), -1, np.int32),
+        "LIMIT": np.zeros((1, 2), np.int32),
     }
     with pytest.raises(InferenceServerException, match="Z holds NaN"):
         infer(alive, arrays, f"gref_{alive.release}_decoder")
+
+
+def test_rules_hold_in_what_is_served(served: Served) -> None:
+    """A pin of the last candidate, one that cannot stand, and one of a topic among neighbours."""
+    arrays = good(2)
+    free = infer(served, arrays)
+    assert free.as_numpy("RELAXED").tolist() == [[0, 0], [0, 0]]
+    arrays["PINNED"][0, 1], arrays["PINNED"][1, 0] = 11, 400
+    arrays["GROUP"][:, :12] = np.arange(12) // 3
+    arrays["LIMIT"][:] = [1, 2]
+    ruled = infer(served, arrays)
+    order = ruled.as_numpy("ORDER")
+    assert order[0, 1] == 11
+    assert ruled.as_numpy("LOG_PROB")[0, 1] == 0.0  # nothing was chosen there
+    assert ruled.as_numpy("RELAXED").tolist() == [[0, 0], [1, 0]]
+    groups = order // 3
+    assert (groups[:, 1:] != groups[:, :-1]).all()
 
 
 def test_one_bad_request_does_not_spoil_its_batch(alive: Served) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from contracts.encoding import FeatureEncoder
+from contracts.rules import GroupLimit, ListRules, Pin
 from contracts.slates import Candidate, RerankRequest
 from handlers.client import AsyncRerankClient, RerankClient
 from handlers.rerank_metrics import RerankMetrics
@@ -335,3 +337,31 @@ def test_command_names_what_is_wrong_in_a_file(tmp_path: Path, text: str, field:
     assert done.returncode == 2
     assert field in done.stderr
     assert str(path) in done.stderr
+
+
+def test_rules_of_a_request_hold_and_what_gives_is_reported(served: Served) -> None:
+    limit = GroupLimit(feature="topic", most=1, window=2)
+    request = toy_request(3)
+    wanted, absent = request.candidates[7].item, "an item that is no candidate"
+    rules = ListRules(
+        pinned=(Pin(position=2, item=wanted), Pin(position=0, item=absent)), limit=limit
+    )
+    registry = CollectorRegistry()
+    with served.client(metrics=RerankMetrics(registry)) as client:
+        result = client.rerank(msgspec.structs.replace(request, rules=rules))
+    assert result.fallback is None
+    assert result.items[2] == wanted
+    topics = [request.candidates[index].features["topic"] for index in result.indices]
+    assert all(one != two for one, two in pairwise(topics))
+    assert result.relaxed == (1, 0)
+    assert registry.get_sample_value("gref_rerank_relaxed_total", {"rule": "pin"}) == 1
+
+
+def test_rules_hold_in_a_fallback_too() -> None:
+    request = toy_request(3)
+    rules = ListRules(pinned=(Pin(position=1, item=request.candidates[5].item),))
+    with RerankClient("127.0.0.1:1", "r0001", spec=SPEC, deadline_ms=50) as client:
+        result = client.rerank(msgspec.structs.replace(request, rules=rules))
+    assert result.fallback is not None
+    assert result.indices == (0, 5, 1, 2, 3)
+    assert result.relaxed == (0, 0)

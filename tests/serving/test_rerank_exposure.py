@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from contracts.events import EXPOSURES, Exposure, decode_exposure, encode_event, slate_of
-from contracts.slates import Candidate, RerankRequest
+from contracts.slates import Candidate, RerankRequest, distinct
 from handlers.client import AsyncRerankClient, RerankClient
 from handlers.rerank_exposure import exposure_of
 from handlers.rerank_metrics import RerankMetrics
-from handlers.rerank_result import RerankError, RerankResult, distinct, given_order
+from handlers.rerank_result import RerankError, RerankResult, given_order
 from streaming.producer import EventProducer
 from streaming.producer_metrics import ProducerMetrics
 from tests.serving.conftest import DEADLINE_MS, Served

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from contracts.encoding import FeatureEncoder
-from contracts.slates import Candidate, RerankRequest
-from handlers.rerank_result import RerankError, distinct, given_order
+from contracts.rules import without_rules
+from contracts.slates import Candidate, RerankRequest, distinct
+from handlers.rerank_result import RerankError, given_order
 from handlers.rerank_wire import infer_request, read_lists
 from handlers.served_release import newest_release, read_release
 from tests.serving.toy_engines import SPEC, toy_request
@@ -93,7 +94,8 @@ def test_missing_or_misshapen_outputs() -> None:
 
 def test_request_message_carries_the_batch() -> None:
     batch = FeatureEncoder(SPEC).encode([toy_request(1, 3), toy_request(2, 5)])
-    message = infer_request("gref_r0001", batch, 0.5, [7, -8])
+    rules = without_rules(2, 4, batch.item_cat.shape[1])
+    message = infer_request("gref_r0001", batch, rules, 0.5, [7, -8])
     sent = {
         tensor.name: (tensor.datatype, list(tensor.shape), raw)
         for tensor, raw in zip(message.inputs, message.raw_input_contents)

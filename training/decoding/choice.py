@@ -53,35 +53,54 @@ def _gumbel(counter: Tensor) -> Tensor:
     return -torch.log(-torch.log(uniform)).float()
 
 
-def choose(
-    scores_BM: Tensor, temperature_B1: Tensor, noise_BM: Optional[Tensor] = None
-) -> tuple[Tensor, Tensor]:
-    """Pick a candidate for each row.
+def tempered(scores: Tensor, temperature: Tensor) -> Tensor:
+    """Scores [..., M] over the temperature [..., 1]; where it is 0, as they are."""
+    warm = temperature > 0
+    heat = torch.where(warm, temperature, torch.ones_like(temperature))
+    # Below the best one, and blocked again: no temperature can overflow the best score, or bring
+    # a blocked candidate near the free ones.
+    below = scores - scores.amax(dim=-1, keepdim=True)
+    return block_where(below / heat.clamp(min=1e-30), ~is_free(scores))
+
+
+def pick(scores_BM: Tensor, temperature_B1: Tensor, noise_BM: Optional[Tensor] = None) -> Tensor:
+    """The candidate of each row, int64 [B, 1]; any one where nothing is free.
 
     Args:
         scores_BM: logits, BLOCKED (or less) where a candidate may not be chosen.
         temperature_B1: 0 is greedy; above 0 draws from softmax(scores / temperature).
         noise_BM: Gumbel noise, where any temperature is above 0.
+    """
+    if noise_BM is None:
+        return scores_BM.argmax(dim=1, keepdim=True)
+    scaled = tempered(scores_BM, temperature_B1)
+    return torch.where(temperature_B1 > 0, scaled + noise_BM, scaled).argmax(dim=1, keepdim=True)
+
+
+def settle(scores: Tensor, items: Tensor, temperature: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+    """What was picked, and how likely it was.
+
+    Args:
+        scores: [..., M], each as it was when its item was picked; items: int64 [..., 1].
+        temperature: [..., 1] or of a shape that fits; None where all is greedy.
 
     Returns:
-        item int64 [B], -1 where nothing is free; log_prob [B], under the temperature where one is
-        set, 0 where nothing is free.
+        items [...], -1 where nothing was free; log_prob [...], under the temperature where one is
+        set, 0 where nothing was free.
     """
-    if noise_BM is not None:
-        warm = temperature_B1 > 0
-        heat = torch.where(warm, temperature_B1, torch.ones_like(temperature_B1))
-        # Below the best one, and blocked again: no temperature can overflow the best score, or
-        # bring a blocked candidate near the free ones.
-        below = scores_BM - scores_BM.amax(dim=1, keepdim=True)
-        scaled = block_where(below / heat.clamp(min=1e-30), ~is_free(scores_BM))
-        item = torch.where(warm, scaled + noise_BM, scaled).argmax(dim=1, keepdim=True)
-    else:
-        scaled = scores_BM
-        item = scores_BM.argmax(dim=1, keepdim=True)
-    log_prob = scaled.gather(1, item) - scaled.logsumexp(dim=1, keepdim=True)
-    free = is_free(scores_BM.gather(1, item))
-    item = torch.where(free, item, torch.full_like(item, -1))
-    return item.squeeze(1), torch.where(free, log_prob, torch.zeros_like(log_prob)).squeeze(1)
+    scaled = scores if temperature is None else tempered(scores, temperature)
+    log_prob = scaled.gather(-1, items) - scaled.logsumexp(dim=-1, keepdim=True)
+    free = is_free(scores.gather(-1, items))
+    items = torch.where(free, items, torch.full_like(items, -1))
+    return items.squeeze(-1), torch.where(free, log_prob, torch.zeros_like(log_prob)).squeeze(-1)
+
+
+def choose(
+    scores_BM: Tensor, temperature_B1: Tensor, noise_BM: Optional[Tensor] = None
+) -> tuple[Tensor, Tensor]:
+    """``pick`` and ``settle`` of one position: item int64 [B] and log_prob [B]."""
+    items = pick(scores_BM, temperature_B1, noise_BM)
+    return settle(scores_BM, items, None if noise_BM is None else temperature_B1)
 
 
 def block(bias_BM: Tensor, item_B: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-from training.decoding.choice import block, choose, gumbel_lists
+from training.decoding.choice import gumbel_lists, pick, settle
 from training.decoding.rules import Rules, placed, restrict
 from training.model.decoder import Decoder
 from training.model.layers import causal_mask
@@ -71,10 +71,10 @@ class OmtpDecode(nn.Module):
         x_BTD = self.decoder.first(batch)
         bias_BM = prior_BM
         pair_BM = torch.zeros_like(prior_BM)
-        orders: list[Tensor] = []
-        log_probs: list[Tensor] = []
+        items: list[Tensor] = []
+        scores: list[Tensor] = []
         passes = 0
-        while len(orders) < self.list_size:
+        while len(items) < self.list_size:
             mask = causal_mask(cache[0][0].size(2), x_BTD.size(1), z_BMD.device)
             h_B1D, cache = self.decoder(
                 x_BTD, cache, memory, prior_BM, mask.to(z_BMD.dtype), last_only=True
@@ -82,26 +82,37 @@ class OmtpDecode(nn.Module):
             passes += 1
             queries_BHD = self.decoder.queries(h_B1D)[:, 0]
             logits_BHM = queries_BHD @ z_BMD.transpose(1, 2)
-            first = len(orders)
+            first = len(items)
             for head in range(min(self.block, self.list_size - first)):
-                scores_BM = logits_BHM[:, head] + bias_BM + pair_BM
-                place_B1 = torch.full([batch, 1], first + head, device=z_BMD.device)
+                place = first + head
+                scores_BM = logits_BHM[:, head] + bias_BM
+                if self.decoder.pair_rank > 0:
+                    scores_BM = scores_BM + pair_BM
                 if rules is not None:
+                    place_B1 = torch.full([batch, 1], place, device=z_BMD.device)
                     scores_BM = restrict(scores_BM, place_B1, rules)
                 noise_BM: Optional[Tensor] = None
                 if noise_BNM is not None:
-                    noise_BM = noise_BNM[:, first + head]
-                item, log_prob = choose(scores_BM, temperature_B1, noise_BM)
-                bias_BM = block(bias_BM, item)
-                pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item)
+                    noise_BM = noise_BNM[:, place]
+                item_B1 = pick(scores_BM, temperature_B1, noise_BM)
+                bias_BM = bias_BM.scatter(1, item_B1, -1e9)  # BLOCKED
+                pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item_B1[:, 0])
                 if rules is not None:
-                    rules = placed(rules, place_B1, item)
-                orders.append(item)
-                log_probs.append(log_prob)
-            place = torch.arange(first + 1, len(orders) + 1, device=z_BMD.device)
-            x_BTD = self.decoder.embed(z_BMD, torch.stack(orders[first:], dim=1), place)
+                    chosen_B, _ = settle(scores_BM, item_B1, None)
+                    place_B1 = torch.full([batch, 1], place, device=z_BMD.device)
+                    rules = placed(rules, place_B1, chosen_B)
+                items.append(item_B1)
+                scores.append(scores_BM)
+            places = torch.arange(first + 1, len(items) + 1, device=z_BMD.device)
+            x_BTD = self.decoder.embed(z_BMD, torch.cat(items[first:], dim=1), places)
+        # Log-probabilities of the whole list at once: the loop is bound by the number of its steps.
+        order_BN, log_prob_BN = settle(
+            torch.stack(scores, dim=1),
+            torch.stack(items, dim=1),
+            None if noise_BNM is None else temperature_B1.unsqueeze(1),
+        )
         return (
-            torch.stack(orders, dim=1).int(),
-            torch.stack(log_probs, dim=1).float(),
+            order_BN.int(),
+            log_prob_BN.float(),
             torch.full([batch, 1], passes, dtype=torch.int32, device=z_BMD.device),
         )
