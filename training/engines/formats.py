@@ -25,8 +25,8 @@ Precision = Literal["fp32", "fp16", "bf16"]
 #: the differences that were measured.
 PARITY: dict[Precision, ParitySettings] = {
     "fp32": ParitySettings(score=1e-4, tied_rows=0.01),
-    "fp16": ParitySettings(score=3e-2, tied_rows=0.05),
-    "bf16": ParitySettings(score=0.25, tied_rows=0.25),
+    "fp16": ParitySettings(score=2e-2, tied_rows=0.02),
+    "bf16": ParitySettings(score=0.15, tied_rows=0.1),
 }
 
 
