@@ -91,10 +91,11 @@ def damage(release: Path) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
+    """Files by name, without what Triton's Python leaves where it loaded a model."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and "__pycache__" not in path.parts
     }
 
 
