@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction
 
-from contracts.feedback_table import LANE_FIELDS, lane_app_id
+from contracts.feedback_table import LANE_FIELDS, lane_app_id, table_schema
 from contracts.reading import ContractError
 from streaming.consumer.lane import LaneFields
 from streaming.consumer.table_sink import TableSink
@@ -18,7 +18,7 @@ from streaming.feedback_table.maintenance import Refusal, compact, retention_hou
 from streaming.feedback_table.opening import create_or_open, open_table
 from streaming.feedback_table.transactions import groups, transactions
 from tests.conftest import ROOT
-from tests.streaming.feedback_tables import SPEC, append, slate
+from tests.streaming.feedback_tables import SPEC, append, rows_of, slate
 from tests.streaming.write_beside import ROWS
 
 TARGET = 1 << 27
@@ -230,7 +230,8 @@ def test_the_consumers_own_sink_goes_on_after_upkeep(uri: str) -> None:
     sink = TableSink(uri, SPEC, "gref")
     for number in range(1, 9):
         lane = LaneFields(number, 10 * number, 20, 30, 40, 50, 60)
-        sink.commit(sink.rows([slate(500 + number)]), {3: lane})
+        plain = rows_of([slate(500 + number)])
+        sink.commit(pa.Table.from_pylist(plain, schema=table_schema(SPEC)), {3: lane})
         compact(open_table(uri)[0], TARGET)
         vacuum(open_table(uri)[0], {}, hours=0, force=True, delete=True)
     lanes = {group.name: group.lanes for group in groups(open_table(uri)[0], {})}

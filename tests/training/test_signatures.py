@@ -184,7 +184,7 @@ def test_a_broken_mask_ends_pre_training_with_its_alarm(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Decoding that forgets what it chose is named before anything is trained on it."""
-    monkeypatch.setattr(omtp, "block", lambda bias_BM, item_B: bias_BM)
+    monkeypatch.setattr(omtp, "block_picked", lambda bias_BM, item_B1: bias_BM)
     options = settings(*TINY_MODEL, "pretrain.optim.batch_size=80", "pretrain.optim.epochs=3")
     result = run(pretrain.app, "--data", tiny_data, "--out", tmp_path, *options)
     assert result.exit_code == 3

@@ -105,4 +105,9 @@ def choose(
 
 def block(bias_BM: Tensor, item_B: Tensor) -> Tensor:
     """The bias with the chosen items blocked; -1 blocks nothing new (nothing is free there)."""
-    return bias_BM.scatter(1, item_B.clamp(min=0).unsqueeze(1), -1e9)  # BLOCKED
+    return block_picked(bias_BM, item_B.clamp(min=0).unsqueeze(1))
+
+
+def block_picked(bias_BM: Tensor, item_B1: Tensor) -> Tensor:
+    """The bias with what ``pick`` gave blocked."""
+    return bias_BM.scatter(1, item_B1, -1e9)  # BLOCKED

@@ -10,7 +10,7 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-from training.decoding.choice import gumbel_lists, pick, settle
+from training.decoding.choice import block_picked, gumbel_lists, pick, settle
 from training.decoding.rules import Rules, placed, restrict
 from training.model.decoder import Decoder
 from training.model.layers import causal_mask
@@ -95,7 +95,7 @@ class OmtpDecode(nn.Module):
                 if noise_BNM is not None:
                     noise_BM = noise_BNM[:, place]
                 item_B1 = pick(scores_BM, temperature_B1, noise_BM)
-                bias_BM = bias_BM.scatter(1, item_B1, -1e9)  # BLOCKED
+                bias_BM = block_picked(bias_BM, item_B1)
                 pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item_B1[:, 0])
                 if rules is not None:
                     chosen_B, _ = settle(scores_BM, item_B1, None)

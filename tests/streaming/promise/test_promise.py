@@ -72,6 +72,10 @@ def test_promise(durable_broker: LocalBroker, tmp_path: Path, seed: int) -> None
         cluster.add_member()
         cluster.add_member()
         cluster.torment(script, rng.sample(ACTIONS, len(ACTIONS)))
+        # The pushers leap ahead of all event time so far, which real traffic does not: a member
+        # that took a topic for read to its end (after a restart Tansu's ends on S3 are too small)
+        # would close slates whose last acts lie there unread.
+        cluster.wait_read(cluster.sender.ends())
         for partition in range(PARTITIONS):
             cluster.sender.send(pushers(partition, now - 1_800_000, "push"), partition)
         closed_at = cluster.sender.ends()
