@@ -17,6 +17,7 @@ from training.command import BAD_INPUT, REFUSED, assignments, console, errors, e
 from training.distributed import processes
 from training.refreshing.findings import Summary
 from training.refreshing.pipeline import Request, dry_run, refresh
+from training.refreshing.run_metrics import RunMetrics
 from training.refreshing.settings import read_refresh_settings
 from training.release.release_names import PublishError
 from training.settings import override
@@ -65,6 +66,10 @@ def main(
     storage_option: Annotated[
         Optional[list[str]], typer.Option(help="KEY=VALUE of the table's storage; repeatable.")
     ] = None,
+    metrics_file: Annotated[
+        Optional[Path],
+        typer.Option(help="DIR/NAME.prom for the textfile collector (docs/monitoring.md)."),
+    ] = None,
 ) -> None:
     """Train from the champion on new slates, compare, and publish or refuse.
 
@@ -72,7 +77,11 @@ def main(
     refused by a gate, the champion stays; 2: bad input, or something cannot be written. A refresh
     that was killed goes on where it was when it is run again.
     """
-    with exit_codes(), processes() as here:
+    with (
+        exit_codes(),
+        processes() as here,
+        RunMetrics(metrics_file if here.is_first else None, releases) as run,
+    ):
         typed = override(read_refresh_settings(settings), assignments(set_ or ()))
         request = Request(
             feedback=feedback,
@@ -91,7 +100,7 @@ def main(
                     errors.print(f"[dim]{step}[/dim]", highlight=False)
                     status.update(step)
 
-                summary = (
+                run.summary = summary = (
                     dry_run(request, typed, on_step)
                     if dry
                     else refresh(request, typed, here, on_step)
