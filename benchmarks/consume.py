@@ -119,6 +119,7 @@ def _consume(address: str, folder: Path, load: Load, ends: Ends, slates: int) ->
         *("--brokers", address, "--table", table, "--features", folder / "features.yaml"),
         *("--group", f"{GROUP}-{folder.name}", "--join-window", f"{load.join_window_ms}ms"),
         *("--lateness", f"{load.lateness_ms}ms", "--commit-interval", "2s"),
+        *("--idle-after", "1s"),
     )
     try:
         wait_for(consumer.is_ready, "the consumer joins the group", 120)

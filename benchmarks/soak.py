@@ -199,6 +199,7 @@ class Soak:
                 *("--features", self._folder / "features.yaml", "--group", GROUP),
                 *("--join-window", f"{load.join_window_ms}ms"),
                 *("--lateness", f"{load.lateness_ms}ms", "--commit-interval", "2s"),
+                *("--idle-after", "1s"),
                 *("--session-timeout", "6s"),  # a dead member's lanes are soon another's
             )
         )

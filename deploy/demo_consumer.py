@@ -85,7 +85,7 @@ def consumer(brokers: str, table: Path, features: Path, log: Path) -> Iterator[C
     command = say(
         "streaming/consume.py",
         *("--brokers", brokers, "--table", table, "--features", features),
-        *("--commit-interval", f"{COMMIT_S:g}s", "--metrics-port", 0),
+        *("--commit-interval", f"{COMMIT_S:g}s", "--idle-after", "1s", "--metrics-port", 0),
     )
     log.unlink(missing_ok=True)
     process = start_child(command, log, {})

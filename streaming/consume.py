@@ -60,6 +60,9 @@ def main(
     lateness: Annotated[
         str, typer.Option(help="How far events may come out of order, differing clocks included.")
     ] = "1m",
+    idle_after: Annotated[
+        str, typer.Option(help="How long a topic is at its end before nobody waits for it.")
+    ] = "30s",
     max_skew: Annotated[
         str, typer.Option(help="How far ahead of the wall clock an event may be.")
     ] = "5m",
@@ -117,6 +120,7 @@ def main(
             dead_letters=dead_letter_topic,
             join_window=duration_ms(join_window, "--join-window"),
             lateness=duration_ms(lateness, "--lateness"),
+            idle_after=duration_ms(idle_after, "--idle-after"),
             max_skew=duration_ms(max_skew, "--max-skew"),
             commit_interval=duration_ms(commit_interval, "--commit-interval"),
             commit_rows=commit_rows,

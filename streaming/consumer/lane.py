@@ -65,6 +65,7 @@ class Lane:
         lateness: int,
         committed: LaneFields | None = None,
         start: tuple[int, int] = (0, 0),
+        idle_after: int = 0,
     ) -> None:
         """Take a lane over from its last commit, or begin it at ``start`` where there is none."""
         self.partition = partition
@@ -79,7 +80,7 @@ class Lane:
         self._last_positions: tuple[int, ...] = (*self.next, *self._read)
         self._taken_over_wall = wall
         self._replaying = self.next != self._read
-        self.clock = Watermark(lateness, watermark, wall)
+        self.clock = Watermark(lateness, watermark, wall, idle_after=idle_after)
         self.open: dict[str, OpenSlate] = {}
         self.waiting = Waiting()
         self.closed: list[OpenSlate] = []
@@ -160,13 +161,17 @@ class Lane:
                 self._wait(act)
         self._tell_clock(FEEDBACK, greatest, replayed, now)
 
-    def ended(self, side: int, position: int) -> None:
+    def ended(self, side: int, position: int, now: int) -> None:
         """An input was read to its end, ``position``, as asked after all before was handled."""
         self.next[side] = max(self.next[side], position)  # offsets may have gaps
-        self.clock.ended(side)
+        self.clock.ended(side, now)
+
+    def not_ended(self, side: int) -> None:
+        """There is more to read of an input, or nobody can say whether there is."""
+        self.clock.not_ended(side)
 
     def quiet(self, now: int) -> None:
-        """Both inputs are read to their end at the wall time ``now``."""
+        """The ends of both inputs were asked for at the wall time ``now``."""
         if not self._still_replaying():
             self.clock.quiet(now)
 

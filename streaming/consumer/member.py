@@ -172,9 +172,10 @@ class Member:
                 inputs = own.inputs(partition)
                 for side, one in zip(SIDES, inputs):
                     if one in ended:
-                        lane.ended(side, ended[one])
-                if all(one in ended for one in inputs):
-                    lane.quiet(now)
+                        lane.ended(side, ended[one], now)
+                    else:
+                        lane.not_ended(side)
+                lane.quiet(now)
 
     def _pause(self, consumer: Any) -> None:
         own, settings = self._own, self._settings

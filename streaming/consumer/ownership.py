@@ -155,7 +155,8 @@ class Ownership(ConsumerRebalanceListener):  # type: ignore[misc]
                 feedback_position=max(fields.feedback_position, start[FEEDBACK]),
                 feedback_read=max(fields.feedback_read, start[FEEDBACK]),
             )
-        return Lane(partition, self._intake, settings.join_window, settings.lateness, fields, start)
+        times = (settings.join_window, settings.lateness)
+        return Lane(partition, self._intake, *times, fields, start, settings.idle_after)
 
 
 def check_topics(consumer: Any, settings: ConsumerSettings) -> None:

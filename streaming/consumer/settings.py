@@ -20,6 +20,7 @@ class ConsumerSettings(Strict, kw_only=True, frozen=True):
     dead_letters: str = DEAD_LETTERS
     join_window: int = 600_000
     lateness: int = 60_000
+    idle_after: int = 30_000
     max_skew: int = 300_000
     commit_interval: int = 10_000
     commit_rows: int = 20_000

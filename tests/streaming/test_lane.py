@@ -32,8 +32,8 @@ def buried(one: Lane) -> list[str]:
 
 def finish(one: Lane) -> Lane:
     """Both inputs are read to their end, and nothing comes for long."""
-    one.ended(EXPOSURE, one.next[EXPOSURE])
-    one.ended(FEEDBACK, one.next[FEEDBACK])
+    one.ended(EXPOSURE, one.next[EXPOSURE], NOW)
+    one.ended(FEEDBACK, one.next[FEEDBACK], NOW)
     one.quiet(NOW + 10_000)
     one.advance()
     return one
@@ -124,10 +124,10 @@ def test_bounds_of_the_window_belong_to_it() -> None:
 
 
 def test_an_input_that_is_behind_holds_the_watermark() -> None:
-    clock = Watermark(lateness=10)
+    clock = Watermark(lateness=10, idle_after=0)
     clock.seen(EXPOSURE, 1_000, NOW)
     assert clock.advance() == 0  # nobody knows what feedback there is
-    clock.ended(FEEDBACK)
+    clock.ended(FEEDBACK, NOW)
     assert clock.advance() == 990
     clock.seen(EXPOSURE, 5_000, NOW)
     assert clock.advance() == 990  # feedback may have come since its end was asked for
@@ -135,9 +135,32 @@ def test_an_input_that_is_behind_holds_the_watermark() -> None:
     assert clock.advance() == 1_990
 
 
+def test_an_input_at_its_end_is_waited_for_until_it_is_idle() -> None:
+    clock = Watermark(lateness=10, idle_after=500)
+    clock.seen(FEEDBACK, 400, NOW)
+    clock.seen(EXPOSURE, 1_000, NOW)
+    clock.ended(FEEDBACK, NOW)
+    clock.ended(FEEDBACK, NOW + 499)
+    assert clock.advance() == 390
+    clock.not_ended(FEEDBACK)  # the broker went away: what it holds nobody knows
+    clock.ended(FEEDBACK, NOW + 600)
+    assert clock.advance() == 390
+    clock.seen(FEEDBACK, 500, NOW + 700)  # there was some
+    clock.ended(FEEDBACK, NOW + 800)
+    clock.ended(FEEDBACK, NOW + 1_299)
+    clock.quiet(NOW + 1_299)
+    assert clock.advance() == 490
+    clock.ended(FEEDBACK, NOW + 1_300)
+    assert clock.advance() == 990
+
+
 def test_quiet_time_goes_on_over_a_restart() -> None:
-    clock = Watermark(lateness=10, value=1_990, wall=50_000)
+    clock = Watermark(lateness=10, value=1_990, wall=50_000, idle_after=0)
     clock.replayed(EXPOSURE, 1_500)
+    clock.ended(EXPOSURE, 50_600)
+    clock.quiet(50_650)
+    assert clock.value == 1_990  # feedback may be on its way
+    clock.ended(FEEDBACK, 50_600)
     clock.quiet(50_700)
     assert clock.value == 2_000 + 700 - 10
 

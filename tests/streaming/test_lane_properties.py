@@ -165,7 +165,7 @@ def run(
         elif step == "end":
             for side in (0, 1):
                 if owner.next[side] == end(side):
-                    owner.ended(side, end(side))
+                    owner.ended(side, end(side), NOW)
         elif step == "advance":
             owner.advance()
         elif step == "commit":
@@ -176,8 +176,8 @@ def run(
     appended = len(events)
     read(0, len(events))
     read(1, len(events))
-    owner.ended(0, owner.next[0])
-    owner.ended(1, owner.next[1])
+    owner.ended(0, owner.next[0], NOW)
+    owner.ended(1, owner.next[1], NOW)
     owner.advance()
     owner.quiet(NOW + 10_000)
     owner.advance()

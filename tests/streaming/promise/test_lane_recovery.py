@@ -105,10 +105,12 @@ class CrashingLane:
         start = self.lane.next[side]
         handle = (self.lane.exposures, self.lane.feedback)[side]
         handle(self.logs[side][start : start + self.rng.randrange(80)], self.now)
-        for side in (0, 1):
-            if self._at_end[side] and self.rng.random() < 0.5:
-                self.lane.ended(side, len(self.logs[side]))
-        if all(self._at_end) and self.rng.random() < 0.5:
+        if self.rng.random() < 0.5:  # the ends are asked for
+            for side in (0, 1):
+                if self._at_end[side]:
+                    self.lane.ended(side, len(self.logs[side]), self.now)
+                else:
+                    self.lane.not_ended(side)
             self.lane.quiet(self.now)
         self.lane.advance()
 
