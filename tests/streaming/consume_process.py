@@ -54,7 +54,8 @@ class Consumer:
         command = [sys.executable, str(ROOT / "streaming" / "consume.py")]
         command += ["--brokers", brokers, "--table", table, "--features", str(features)]
         command += ["--join-window", "2s", "--lateness", "500ms", "--commit-interval", "500ms"]
-        command += ["--idle-after", "500ms", "--metrics-port", "0", "--session-timeout", "6s", *map(str, options)]
+        command += ["--idle-after", "500ms", "--metrics-port", "0", "--session-timeout", "6s"]
+        command += map(str, options)
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
