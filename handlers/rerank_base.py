@@ -69,7 +69,7 @@ class RerankBase:
                 event: ``EventProducer(...).send``. It must return at once; what it raises is
                 counted, and the list is returned all the same. A call that raises RerankError
                 (``raise_errors``) shows nothing, so it has no exposures.
-            arm: the experiment's arm that this client serves, for the exposures.
+            arm: the experiment's arm that this client serves, for exposures and metrics.
         """
         self.url = url
         self.release = release
@@ -86,7 +86,8 @@ class RerankBase:
 
     def _job(self, requests: Sequence[RerankRequest], deadline_ms: float | None) -> RerankJob:
         limit = self.deadline_ms if deadline_ms is None else deadline_ms
-        return RerankJob(requests, limit, self._list_size)
+        requests = list(requests)
+        return RerankJob(requests, limit, self._list_size, arms=[self._arm] * len(requests))
 
     def _results(self, job: RerankJob) -> list[RerankResult]:
         results = job.results(self._metrics, self.release)
@@ -101,7 +102,6 @@ class RerankBase:
                 job,
                 results,
                 self._metrics,
-                arm=self._arm,
                 feature_spec_sha256=self._spec_sha256,
             )
         return results

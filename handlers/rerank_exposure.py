@@ -21,7 +21,6 @@ def exposure_of(
     result: RerankResult,
     *,
     time_ms: int,
-    arm: str = "",
     temperature: float = 0.0,
     seed: int = 0,
     feature_spec_sha256: str = "",
@@ -51,7 +50,7 @@ def exposure_of(
         user_features=request.user_features,
         surface=request.surface,
         release=result.release or "",
-        arm=arm,
+        arm=result.arm,
         fallback=result.fallback or "",
         log_prob=result.log_prob,
         temperature=temperature if drawn else 0.0,
@@ -66,7 +65,6 @@ def emit_exposures(
     results: list[RerankResult],
     metrics: RerankMetrics,
     *,
-    arm: str,
     feature_spec_sha256: str,
 ) -> None:
     """Hand over one exposure for each result. Never raises: a list is worth more than its event."""
@@ -78,7 +76,6 @@ def emit_exposures(
                 job.requests[row],
                 result,
                 time_ms=now,
-                arm=arm,
                 temperature=temperature,
                 seed=seed,
                 feature_spec_sha256=feature_spec_sha256,

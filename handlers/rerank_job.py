@@ -39,12 +39,25 @@ class RerankJob:
     """The requests of one ``rerank`` or ``rerank_many``, under one deadline."""
 
     def __init__(
-        self, requests: Sequence[RerankRequest], deadline_ms: float, list_size: int | None
+        self,
+        requests: Sequence[RerankRequest],
+        deadline_ms: float,
+        list_size: int | None,
+        *,
+        arms: Sequence[str] | None = None,
+        started: float | None = None,
     ) -> None:
-        self._started = time.perf_counter()
+        """Describe the call.
+
+        Args:
+            arms: of each request; without them "".
+            started: of the deadline, by ``time.perf_counter``; without it now.
+        """
+        self._started = time.perf_counter() if started is None else started
         self._deadline_s = deadline_ms / 1000
         self.requests = list(requests)
-        self._temperature, self._seeds = 0.0, [0] * len(self.requests)
+        self._arms = list(arms) if arms is not None else [""] * len(self.requests)
+        self._temperatures, self._seeds = [0.0] * len(self.requests), [0] * len(self.requests)
         self._list_size = list_size
         self._release: str | None = None
         #: For each request, the candidates that were sent: distinct ones, by their index.
@@ -64,19 +77,26 @@ class RerankJob:
         return left
 
     def prepare(
-        self, served: ServedRelease, temperature: float, seeds: Sequence[int] | None
+        self,
+        served: ServedRelease,
+        temperature: float | Sequence[float],
+        seeds: Sequence[int] | None,
     ) -> list[Call]:
         """Encode what can be encoded; requests that are refused fail here, each for itself.
 
         Requests of one bucket share a message, up to the release's batch size.
+
+        Args:
+            temperature: of all requests, or one for each.
         """
         self._release, self._list_size = served.name, served.spec.list_size
         try:
-            seeds = self._checked_seeds(temperature, seeds)
+            heats = self._checked_temperatures(temperature)
+            seeds = self._checked_seeds(seeds)
         except RerankError as error:
             self.fail(range(len(self.requests)), error)
             return []
-        self._temperature, self._seeds = float(temperature), [int(seed) for seed in seeds]
+        self._temperatures, self._seeds = heats, [int(seed) for seed in seeds]
         buckets: dict[int, list[int]] = defaultdict(list)
         for row, request in enumerate(self.requests):
             try:
@@ -93,14 +113,14 @@ class RerankJob:
                 rows = members[start : start + served.max_batch_size]
                 rows, encoded = self._encode(served, rows, bucket)
                 if encoded is not None:
-                    own = [seeds[row] for row in rows]
-                    message = infer_request(served.model, *encoded, temperature, own)
+                    own = [heats[row] for row in rows], [seeds[row] for row in rows]
+                    message = infer_request(served.model, *encoded, *own)
                     calls.append(Call(tuple(rows), message))
         return calls
 
     def draw(self, row: int) -> tuple[float, int]:
         """Temperature and seed with which the list of a request was drawn."""
-        return self._temperature, self._seeds[row]
+        return self._temperatures[row], self._seeds[row]
 
     def finish(self, call: Call, response: service_pb2.ModelInferResponse) -> None:
         """Take the answer to a call; one that cannot be trusted fails its requests."""
@@ -127,6 +147,11 @@ class RerankJob:
     def fail_rest(self, error: RerankError) -> None:
         self.fail(range(len(self.requests)), error)
 
+    def gone(self) -> list[int]:
+        """The rows that failed because the server has no such release."""
+        errors = ((row, one) for row, one in enumerate(self._outcomes))
+        return [row for row, one in errors if isinstance(one, RerankError) and one.gone]
+
     def first_error(self) -> RerankError | None:
         return next((one for one in self._outcomes if isinstance(one, RerankError)), None)
 
@@ -136,7 +161,7 @@ class RerankJob:
         name = self._release or release
         results = [self._result(row, name, latency_s * 1000) for row in range(len(self.requests))]
         for result in results:
-            metrics.count(name, result.fallback, latency_s)
+            metrics.count(name, result.arm, result.fallback, latency_s)
             if result.relaxed != (0, 0):
                 metrics.count_relaxed(*result.relaxed)
         return results
@@ -164,12 +189,21 @@ class RerankJob:
             passes=None if error else passes,
             latency_ms=latency_ms,
             relaxed=relaxed,
+            arm=self._arms[row],
         )
 
-    def _checked_seeds(self, temperature: float, seeds: Sequence[int] | None) -> Sequence[int]:
+    def _checked_temperatures(self, given: float | Sequence[float]) -> list[float]:
         try:
-            if not (math.isfinite(temperature) and temperature >= 0):
-                raise ValueError(f"temperature is {temperature}; allowed: 0 (greedy) or above")
+            heats = [given] * len(self.requests) if isinstance(given, (int, float)) else given
+            for heat in heats:
+                if not (math.isfinite(heat) and heat >= 0):
+                    raise ValueError(f"temperature is {heat}; allowed: 0 (greedy) or above")
+            return [float(heat) for heat in heats]
+        except Exception as error:
+            raise RerankError("bad_request", _told(error)) from error
+
+    def _checked_seeds(self, seeds: Sequence[int] | None) -> Sequence[int]:
+        try:
             if seeds is None:
                 return [0] * len(self.requests)
             if len(seeds) != len(self.requests):

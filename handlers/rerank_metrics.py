@@ -1,4 +1,4 @@
-"""Counts and latencies of a client by release, for Prometheus.
+"""Counts and latencies of a client by release and arm, for Prometheus.
 
 Triton's own numbers cannot tell them: its summaries of an ensemble cannot be aggregated, and it
 never sees a request that the client gave up on.
@@ -33,25 +33,27 @@ BUCKETS_S = (
 
 
 class RerankMetrics:
-    """``gref_rerank_requests_total{release, outcome}``, ``gref_rerank_latency_seconds{release}``,
-    ``gref_rerank_exposures_total{outcome}``, ``gref_rerank_relaxed_total{rule}``.
+    """``gref_rerank_requests_total{release, arm, outcome}``,
+    ``gref_rerank_latency_seconds{release, arm}``, ``gref_rerank_exposures_total{outcome}``,
+    ``gref_rerank_relaxed_total{rule}``.
 
-    The outcome of a request is ``ok`` or the reason of the fallback. Of an exposure: ``taken``;
-    ``lost`` (whoever should send it said so), ``failed`` (it raised an exception), ``impossible``
-    (nothing was shown, or the request was malformed).
+    The arm is that of the exposures: "experiment/arm", joined by "," over several experiments; ""
+    outside of experiments. The outcome of a request is ``ok`` or the reason of the fallback. Of an
+    exposure: ``taken``; ``lost`` (whoever should send it said so), ``failed`` (it raised an
+    exception), ``impossible`` (nothing was shown, or the request was malformed).
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._requests = Counter(
             "gref_rerank_requests",
             "Rerank requests by outcome: ok, or why the given order was shown.",
-            ["release", "outcome"],
+            ["release", "arm", "outcome"],
             registry=registry,
         )
         self._latency = Histogram(
             "gref_rerank_latency_seconds",
             "Wall time of a rerank call as the ranking server saw it, fallbacks included.",
-            ["release"],
+            ["release", "arm"],
             buckets=BUCKETS_S,
             registry=registry,
         )
@@ -77,10 +79,12 @@ class RerankMetrics:
     def count_exposure(self, outcome: Literal["taken", "lost", "failed", "impossible"]) -> None:
         self._exposures.labels(outcome).inc()
 
-    def count(self, release: str | None, fallback: Fallback | None, latency_s: float) -> None:
+    def count(
+        self, release: str | None, arm: str, fallback: Fallback | None, latency_s: float
+    ) -> None:
         name = release or "unknown"
-        self._requests.labels(name, fallback or "ok").inc()
-        self._latency.labels(name).observe(latency_s)
+        self._requests.labels(name, arm, fallback or "ok").inc()
+        self._latency.labels(name, arm).observe(latency_s)
 
 
 @lru_cache(maxsize=1)

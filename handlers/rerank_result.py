@@ -15,11 +15,16 @@ Fallback = Literal["deadline", "unavailable", "bad_request", "bad_response"]
 
 
 class RerankError(Exception):
-    """A request that was not reranked. Raised to the caller only where it asked for that."""
+    """A request that was not reranked. Raised to the caller only where it asked for that.
 
-    def __init__(self, fallback: Fallback, text: str) -> None:
+    Attributes:
+        gone: the server is there, and has no such release.
+    """
+
+    def __init__(self, fallback: Fallback, text: str, *, gone: bool = False) -> None:
         super().__init__(text)
         self.fallback: Fallback = fallback
+        self.gone = gone
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class RerankResult:
         latency_ms: wall time of the call as the caller saw it.
         relaxed: what of the request's rules had to give: pins that do not stand, and positions at
             which there are more of a group than the limit allows.
+        arm: the arm that was served, "experiment/arm" of each experiment joined by ","; "" outside
+            of experiments. It is the one assigned, even where another release had to answer.
     """
 
     request_id: str
@@ -50,6 +57,7 @@ class RerankResult:
     passes: int | None
     latency_ms: float
     relaxed: tuple[int, int] = (0, 0)
+    arm: str = ""
 
 
 def given_order(request: RerankRequest, list_size: int | None) -> list[int]:

@@ -43,10 +43,10 @@ def infer_request(
     model: str,
     batch: EncodedBatch,
     rules: EncodedRules,
-    temperature: float,
+    temperature: float | Sequence[float],
     seeds: Sequence[int],
 ) -> service_pb2.ModelInferRequest:
-    """The message that asks an ensemble for the lists of a batch."""
+    """The message that asks an ensemble for the lists of a batch; one temperature, or one a row."""
     rows = len(batch.count)
     tensors: dict[str, npt.NDArray[Any]] = {
         "ITEM_CAT": batch.item_cat,
@@ -54,7 +54,7 @@ def infer_request(
         "USER_CAT": batch.user_cat,
         "USER_DENSE": batch.user_dense,
         "COUNT": batch.count[:, None],
-        "TEMPERATURE": np.full((rows, 1), temperature, np.float32),
+        "TEMPERATURE": np.full((rows, 1), np.reshape(temperature, (-1, 1)), np.float32),
         "SEED": np.array(seeds, np.int64)[:, None],
         "PINNED": rules.pinned,
         "GROUP": rules.group,
@@ -118,4 +118,8 @@ def rerank_error(error: grpc.RpcError) -> RerankError:
     server, no such release, a full queue, an engine that failed.
     """
     code, details = error.code(), error.details() or ""
-    return RerankError(_STATUS.get(code, "unavailable"), f"{code.name}: {details}")
+    # Some Triton versions say UNAVAILABLE of a model that is being unloaded.
+    gone = code == grpc.StatusCode.NOT_FOUND or (
+        code == grpc.StatusCode.UNAVAILABLE and "unknown model" in details
+    )
+    return RerankError(_STATUS.get(code, "unavailable"), f"{code.name}: {details}", gone=gone)

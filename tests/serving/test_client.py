@@ -280,7 +280,7 @@ def test_metrics_by_release_and_outcome(served: Served) -> None:
         client.rerank(toy_request(1), deadline_ms=0.001)
 
     def value(name: str, **labels: str) -> float | None:
-        return registry.get_sample_value(name, {"release": "r0001", **labels})
+        return registry.get_sample_value(name, {"release": "r0001", "arm": "", **labels})
 
     assert value("gref_rerank_requests_total", outcome="ok") == 5
     assert value("gref_rerank_requests_total", outcome="bad_request") == 1
