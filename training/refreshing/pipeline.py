@@ -309,7 +309,7 @@ class _Refresh:
 
     def export(self) -> None:
         """Engines, their parity with the eager model, and their latency."""
-        parity = export_candidate(self.work, self.scope, self.settings)
+        parity = export_candidate(self.work, self.scope, self.settings, self.champion)
         folder = self.store.path(self.champion.name)
         latency = self.work.once(
             "latency", Latency, lambda: measure_latency(self.champion, folder, self.work)

@@ -10,6 +10,7 @@ from contracts.reading import ContractError, convert, write_json
 from contracts.releases import Gate, Parents, ReleaseManifest, settings_of
 from training.checkpoint import load_checkpoint
 from training.data.arrays import load_slates
+from training.engines.formats import EngineSettings
 from training.export import export_engines, requests_of
 from training.refreshing.candidate import BEST
 from training.refreshing.champion import Champion
@@ -28,8 +29,14 @@ from training.release.store import ReleaseStore
 REFRESH = "refresh"
 
 
-def export_candidate(work: Work, scope: Scope, settings: RefreshSettings) -> tuple[Gate, ...]:
-    """Engines of the candidate in the work folder, unless they are there; their parity gates."""
+def export_candidate(
+    work: Work, scope: Scope, settings: RefreshSettings, champion: Champion
+) -> tuple[Gate, ...]:
+    """Engines of the candidate in the work folder, unless they are there; their parity gates.
+
+    Raises:
+        ContractError: this machine cannot build engines like the champion's; says what it needs.
+    """
     if not (work.engines / ENGINES_FILE).exists():
         checkpoint = load_checkpoint(work.run / BEST)
         slates = load_slates(work.slates / "test", checkpoint.spec, settings.parity_requests)
@@ -39,8 +46,17 @@ def export_candidate(work: Work, scope: Scope, settings: RefreshSettings) -> tup
             scope.data_version(),
             work.engines,
             settings.mode,
+            engine=engines_like(champion.manifest),
         )
     return read_engines_folder(work.engines)[0].gates
+
+
+def engines_like(manifest: ReleaseManifest) -> EngineSettings:
+    """The champion's format, precision and target: where it is served, the candidate will be."""
+    encoder = next(engine for engine in manifest.engines if engine.part == "encoder")
+    kept = ("format", "precision", "compute_capability", "container", "max_batch")
+    stated = {name: value for name in kept if (value := getattr(encoder, name)) is not None}
+    return convert(stated, EngineSettings, f"{manifest.name}: its encoder engine")
 
 
 def measure_latency(champion: Champion, champion_folder: Path, work: Work) -> Latency:
