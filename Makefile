@@ -24,8 +24,8 @@ setup: $(READY)  ## create .venv and install the pinned versions
 demo: $(READY)  ## train, publish, serve and rerank over gRPC, then shut down
 	$(BIN)/python deploy/demo.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY)  ## run the tests, a file of them on each core (at most four)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 lint: $(READY)  ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .
