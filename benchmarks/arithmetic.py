@@ -1,0 +1,187 @@
+"""The arithmetic limit: what a list costs in matrix products, at the rate that this machine has.
+
+Only products count, 2 operations for a multiplication and its addition; norms, activations,
+softmax, gathers and choices are what an engine adds to the limit.
+
+Axes: B batch, M candidates, N list size, H heads, D width, L layers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.peer_networks import GREF, WITHOUT_OMTP
+from contracts.features import FeatureSpec
+from training.settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class Product:
+    """``times`` products, one after another, of [batch, rows, inner] by [batch, inner, columns]."""
+
+    rows: int
+    inner: int
+    columns: int
+    batch: int = 1
+    times: int = 1
+
+    @property
+    def operations(self) -> int:
+        return 2 * self.times * self.batch * self.rows * self.inner * self.columns
+
+
+def operations(products: Iterable[Product]) -> int:
+    """Floating-point operations of all."""
+    return sum(product.operations for product in products)
+
+
+def products_of(
+    name: str, spec: FeatureSpec, settings: ModelSettings, batch: int, candidates: int
+) -> list[Product]:
+    """The products of one call of a network of benchmarks/peer_networks.py."""
+    n, given = spec.list_size, _input(spec, settings.width, batch, candidates)
+    encoder = _encoder_layer(settings, batch, candidates) * settings.encoder_layers
+    if name in (GREF, WITHOUT_OMTP):
+        heads = settings.heads if name == GREF else 1
+        return given + encoder + _omtp(settings, batch, candidates, n, heads)
+    if name == "NAR4Rec":
+        return given + encoder + _positions(settings, batch, candidates, n)
+    if name == "PRM":
+        return given + encoder + [Product(batch * candidates, settings.width, 1)]
+    if name == "DNN":
+        hidden = settings.feed_forward * settings.width
+        widths = [settings.width, *[hidden] * settings.encoder_layers, 1]
+        layers = zip(widths, widths[1:])
+        return given + [Product(batch * candidates, inner, outer) for inner, outer in layers]
+    if name == "Seq2Slate":
+        return given + _pointer(settings, batch, candidates, n)
+    raise ValueError(f"no network {name!r}")
+
+
+def _input(spec: FeatureSpec, d: int, batch: int, m: int) -> list[Product]:
+    item, user = (
+        sum(feature.width for feature in group.categorical) + group.dense_columns
+        for group in (spec.item, spec.user)
+    )
+    rows = batch * m
+    return [Product(rows, item, d), Product(batch, user, d), Product(rows, 2 * d, d)]
+
+
+def _attention(settings: ModelSettings, batch: int, queries: int, keys: int) -> list[Product]:
+    """Scores and weighted values of all attention heads."""
+    heads = settings.attention_heads
+    each = settings.width // heads
+    return [
+        Product(queries, each, keys, batch * heads),
+        Product(queries, keys, each, batch * heads),
+    ]
+
+
+def _feed_forward(settings: ModelSettings, rows: int) -> list[Product]:
+    d, hidden = settings.width, settings.feed_forward * settings.width
+    return [Product(rows, d, hidden), Product(rows, hidden, d)]
+
+
+def _encoder_layer(settings: ModelSettings, batch: int, m: int) -> list[Product]:
+    d, rows = settings.width, batch * m
+    projections = [Product(rows, d, d), Product(rows, d, 2 * d), Product(rows, d, d)]
+    return projections + _attention(settings, batch, m, m) + _feed_forward(settings, rows)
+
+
+def _omtp(settings: ModelSettings, batch: int, m: int, n: int, heads: int) -> list[Product]:
+    """ceil(n / H) passes; only the newest token goes through the whole of the last layer."""
+    d, layers = settings.width, settings.decoder_layers
+    out = [Product(batch * m, d, 2 * d)] * layers if settings.cross_attention else []
+    tokens, seen = 1, 0
+    for done in range(0, n, heads):
+        seen += tokens
+        if done:
+            out.append(Product(batch * tokens, d, d))  # of the chosen items
+        for layer in range(layers):
+            asked = 1 if layer == layers - 1 else tokens
+            rows = batch * asked
+            out.append(Product(batch * tokens, d, 2 * d))
+            out += [Product(rows, d, d)] * 2 + _attention(settings, batch, asked, seen)
+            if settings.cross_attention:
+                out += [Product(rows, d, d)] * 2 + _attention(settings, batch, asked, m)
+            out += _feed_forward(settings, rows)
+        out += [Product(batch, d, heads * d), Product(heads, d, m, batch)]
+        tokens = heads
+    return out
+
+
+def _positions(settings: ModelSettings, batch: int, m: int, n: int) -> list[Product]:
+    """NAR4Rec's position layers; the first self-attention is the same for every request."""
+    d = settings.width
+    out = []
+    for layer in range(settings.decoder_layers):
+        own = batch if layer else 1
+        rows = batch * n
+        out += [Product(own * n, d, d), Product(own * n, d, 2 * d), Product(own * n, d, d)]
+        out += _attention(settings, own, n, n)
+        out += [Product(rows, d, d), Product(batch * m, d, 2 * d), Product(rows, d, d)]
+        out += _attention(settings, batch, n, m) + _feed_forward(settings, rows)
+    return [*out, Product(n, d, m, batch)]
+
+
+def _pointer(settings: ModelSettings, batch: int, m: int, n: int) -> list[Product]:
+    """Seq2Slate: an LSTM's inputs go through its weights at once, its states one by one."""
+    d, upper, lower = settings.width, settings.encoder_layers, settings.decoder_layers
+    return [
+        Product(batch * m, d, 4 * d, times=upper),
+        Product(batch, d, 4 * d, times=upper * m),
+        Product(batch, d, 2 * lower * d),
+        Product(batch * m, d, d),
+        Product(batch, d, 4 * d, times=2 * lower * n),
+        Product(batch, d, d, times=n),
+        Product(batch * m, d, 1, times=n),
+    ]
+
+
+def matrix_rate(sizes: Sequence[int] = (384, 768, 1152), device: str = "cpu") -> float:
+    """The best rate of large square products in operations a second: the machine's own limit."""
+    return max(
+        Product(size, size, size).operations / _seconds(Product(size, size, size), device)
+        for size in sizes
+    )
+
+
+class ShapedLimit:
+    """Seconds of products, each measured once at its own shape."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
+        self._known: dict[tuple[int, int, int, int], float] = {}
+
+    def seconds(self, products: Iterable[Product]) -> float:
+        """As long as this takes with nothing between the products."""
+        total = 0.0
+        for product in products:
+            shape = (product.batch, product.rows, product.inner, product.columns)
+            if shape not in self._known:
+                self._known[shape] = _seconds(product, self._device)
+            total += product.times * self._known[shape]
+        return total
+
+
+def _seconds(product: Product, device: str, least: float = 0.02) -> float:
+    """Of one product in fp32: the fastest of several, for only interruptions make it slower."""
+    lead = (product.batch,) if product.batch > 1 else ()
+    one = torch.randn(*lead, product.rows, product.inner, device=device)
+    two = torch.randn(*lead, product.inner, product.columns, device=device)
+    out = torch.empty(*lead, product.rows, product.columns, device=device)
+    best, spent, rounds = float("inf"), 0.0, 0
+    while spent < least or rounds < 3:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        torch.matmul(one, two, out=out)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        took = time.perf_counter() - started
+        best, spent, rounds = min(best, took), spent + took, rounds + 1
+    return best

@@ -1,0 +1,166 @@
+"""The networks that benchmarks/peers.py times: GReF and its peers, all from five tensors to a list.
+
+Weights are random: times do not depend on them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from contracts.features import MAX_CANDIDATES, FeatureSpec
+from training.baselines.dnn import Dnn
+from training.baselines.nar4rec import Nar4Rec
+from training.baselines.prm import Prm
+from training.baselines.seq2slate import Seq2Slate
+from training.decoding.omtp import OmtpDecode
+from training.engines.torchscript import EncoderEngine, compile_engine
+from training.model.gen_reranker import GenReranker
+from training.settings import ModelSettings, override
+
+Engine = Literal["eager", "torchscript", "aotinductor", "graph"]
+Run = Callable[..., Any]
+
+GREF, WITHOUT_OMTP = "GReF", "GReF without OMTP"
+#: Milliseconds of the paper's Table 2, on a Tesla T4; batch and averaging are not stated there.
+PAPER_MS = {
+    GREF: 12.97,
+    WITHOUT_OMTP: 24.29,
+    "Seq2Slate": 67.34,
+    "NAR4Rec": 12.67,
+    "PRM": 10.96,
+    "DNN": 8.03,
+}
+
+
+class GrefLists(nn.Module):
+    """Encoder engine and greedy decode in one module, without sampling and rules, as peers are."""
+
+    def __init__(self, model: GenReranker) -> None:
+        super().__init__()
+        self.encoder = EncoderEngine(model)
+        self.decode = OmtpDecode(model.decoder, model.spec.list_size)
+
+    def forward(
+        self,
+        item_cat: Tensor,
+        item_dense: Tensor,
+        user_cat: Tensor,
+        user_dense: Tensor,
+        count: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """As the networks of training/baselines."""
+        z, prior = self.encoder(item_cat, item_dense, user_cat, user_dense, count)
+        cold = torch.zeros([z.size(0), 1], device=z.device)
+        order, log_prob, _ = self.decode.lists(z, prior, cold, None, None)
+        return order, log_prob
+
+
+def make_network(
+    name: str, spec: FeatureSpec, settings: ModelSettings, positions: int = MAX_CANDIDATES
+) -> nn.Module:
+    """A network by its name in ``PAPER_MS``, in eval mode.
+
+    GReF without OMTP is the same network with one head: it computes no query that it does not use.
+
+    Args:
+        positions: candidates that tables of positions have room for.
+    """
+    if name in (GREF, WITHOUT_OMTP):
+        heads = settings.heads if name == GREF else 1
+        model = GenReranker(spec, override(settings, {"heads": heads}))
+        lists = GrefLists(model)
+        if positions > MAX_CANDIDATES:
+            _make_room(lists.encoder, settings.width, positions)
+        return lists.eval()
+    peers: dict[str, Callable[[], nn.Module]] = {
+        "Seq2Slate": lambda: Seq2Slate(spec, settings),
+        "NAR4Rec": lambda: Nar4Rec(spec, settings, positions),
+        "PRM": lambda: Prm(spec, settings, positions),
+        "DNN": lambda: Dnn(spec, settings),
+    }
+    if name not in peers:
+        raise ValueError(f"no network {name!r}; allowed: {', '.join(PAPER_MS)}")
+    return peers[name]().eval()
+
+
+def _make_room(engine: EncoderEngine, width: int, positions: int) -> None:
+    """More positions than a release has: for growth with m beyond what is served."""
+    prior = -torch.log1p(torch.arange(positions, dtype=torch.float32))
+    engine.encoder.position = nn.Embedding(positions, width)
+    engine.encoder.position_prior = nn.Parameter(prior)
+    engine.most = positions
+
+
+def compile_network(network: nn.Module, inputs: tuple[Tensor, ...], engine: Engine) -> Run:
+    """A network in an engine format; AOTInductor's and CUDA graphs are for the shape of ``inputs``.
+
+    Raises:
+        ValueError: the format cannot be made here; the message says what is missing.
+    """
+    if engine == "eager":
+        return network
+    if engine == "torchscript":
+        return compile_engine(network)
+    if engine == "aotinductor":
+        return _package(network, inputs)
+    if engine == "graph":
+        return _graph(network, inputs)
+    raise ValueError(f"no engine format {engine!r}; allowed: {', '.join(get_args(Engine))}")
+
+
+def _package(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
+    if not inputs[0].is_cuda and shutil.which("g++") is None:
+        raise ValueError("AOTInductor needs a C++ compiler for the CPU; install g++")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        path = str(Path(folder) / "network.pt2")
+        program = torch.export.export(network, inputs)
+        torch._inductor.aoti_compile_and_package(program, package_path=path)
+        run: Run = torch._inductor.aoti_load_package(path)
+    return run
+
+
+def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
+    """A CUDA graph of the eager network over these very tensors."""
+    if not inputs[0].is_cuda:
+        raise ValueError("CUDA graphs need a GPU; allowed here: torchscript, aotinductor")
+    with torch.inference_mode():
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                network(*inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            answer = network(*inputs)
+
+    def replay(*_: Tensor) -> Any:
+        graph.replay()
+        return answer
+
+    return replay
+
+
+def check_equal(network: nn.Module, run: Run, inputs: tuple[Tensor, ...], name: str) -> None:
+    """Refuse to time a compiled network that gives other lists than the eager one.
+
+    Raises:
+        ValueError: more than one list in a hundred differs (near ties may).
+    """
+    with torch.inference_mode():
+        expected, found = network(*inputs)[0], run(*inputs)[0]
+    differing = int((expected != found).any(dim=1).sum())
+    if differing > len(expected) // 100:
+        raise ValueError(
+            f"{name}: {differing} of {len(expected)} lists differ from the eager network's; "
+            "its time would mean nothing"
+        )

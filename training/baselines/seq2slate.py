@@ -1,0 +1,75 @@
+"""Seq2Slate: a pointer network that writes the list one candidate at a time.
+
+Bello et al., "Seq2Slate: Re-ranking and Slate Optimization with RNNs", 2018, on the pointer network
+of Vinyals et al., 2015. LSTMs read the candidates in the given order; from then on each of n steps
+runs another LSTM over the last chosen candidate and points at the next one.
+
+Axes: B batch, M padded candidates, D width, L decoder layers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from contracts.features import FeatureSpec
+from training.baselines.candidates import CandidateInput
+from training.decoding.choice import settle
+from training.settings import ModelSettings
+
+
+class Seq2Slate(nn.Module):
+    """``encoder_layers`` and ``decoder_layers`` stacked LSTMs of ``width`` units each.
+
+    The order of reading tells the given position, so there is no table of positions.
+    """
+
+    def __init__(self, spec: FeatureSpec, settings: ModelSettings) -> None:
+        super().__init__()
+        width = settings.width
+        self.list_size = spec.list_size
+        self.decoder_layers = settings.decoder_layers
+        self.input = CandidateInput(spec, width, positions=0)
+        self.encoder = nn.LSTM(width, width, settings.encoder_layers, batch_first=True)
+        # Stacks may differ in depth, and a padded row's own last state is not what LSTM returns.
+        self.bridge = nn.Linear(width, 2 * settings.decoder_layers * width)
+        self.decoder = nn.LSTM(width, width, settings.decoder_layers, batch_first=True)
+        self.begin = nn.Parameter(torch.randn(width) * 0.02)
+        self.key = nn.Linear(width, width)
+        self.query = nn.Linear(width, width)
+        self.point = nn.Linear(width, 1, bias=False)
+
+    def forward(
+        self,
+        item_cat: Tensor,
+        item_dense: Tensor,
+        user_cat: Tensor,
+        user_dense: Tensor,
+        count: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Lists as the package says."""
+        x_BMD, blocked_BM = self.input(item_cat, item_dense, user_cat, user_dense, count)
+        batch, most, width = x_BMD.size(0), x_BMD.size(1), x_BMD.size(2)
+        e_BMD, _last = self.encoder(x_BMD)
+        last_B1 = count.view(-1, 1).long().clamp(min=1, max=most) - 1
+        last_BD = e_BMD.gather(1, last_B1.unsqueeze(2).expand(-1, 1, width)).squeeze(1)
+        state = torch.tanh(self.bridge(last_BD)).view(batch, 2, self.decoder_layers, width)
+        h_LBD = state[:, 0].transpose(0, 1).contiguous()
+        c_LBD = state[:, 1].transpose(0, 1).contiguous()
+        key_BMD = self.key(e_BMD)
+        input_B1D = self.begin.expand(batch, 1, width)
+        bias_BM = blocked_BM
+        items: list[Tensor] = []
+        scores: list[Tensor] = []
+        while len(items) < self.list_size:
+            d_B1D, (h_LBD, c_LBD) = self.decoder(input_B1D, (h_LBD, c_LBD))
+            # u_j = v . tanh(W_1 e_j + W_2 d): the pointer's additive attention.
+            pointed_BM = self.point(torch.tanh(key_BMD + self.query(d_B1D))).squeeze(-1)
+            scores_BM = pointed_BM + bias_BM
+            item_B1 = scores_BM.argmax(dim=1, keepdim=True)
+            bias_BM = bias_BM.scatter(1, item_B1, -1e9)  # BLOCKED
+            items.append(item_B1)
+            scores.append(scores_BM)
+            input_B1D = x_BMD.gather(1, item_B1.unsqueeze(2).expand(-1, 1, width))
+        order_BN, log_prob_BN = settle(torch.stack(scores, dim=1), torch.stack(items, dim=1), None)
+        return order_BN.int(), log_prob_BN
