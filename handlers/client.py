@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -28,9 +27,15 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from contracts.slates import RerankRequest
-from handlers.rerank_base import CHANNEL_OPTIONS, RerankBase, as_rerank_error
-from handlers.rerank_job import Call, RerankJob
+from handlers.rerank_base import (
+    RerankBase,
+    as_rerank_error,
+    open_aio_channel,
+    open_channel,
+)
+from handlers.rerank_job import RerankJob
 from handlers.rerank_result import RerankResult
+from handlers.rerank_send import send_call, send_calls
 from handlers.served_release import ServedRelease, model_of, newest_release
 
 
@@ -39,10 +44,7 @@ class RerankClient(RerankBase):
 
     def __init__(self, url: str, release: str | None = None, **options: Any) -> None:
         super().__init__(url, release, **options)
-        if self._credentials is None:
-            self._channel = grpc.insecure_channel(url, CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.secure_channel(url, self._credentials, CHANNEL_OPTIONS)
+        self._channel = open_channel(url, self._credentials)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def rerank(
@@ -80,15 +82,7 @@ class RerankClient(RerankBase):
         try:
             served = self._served or self._find(job)
             calls = job.prepare(served, temperature, seeds)
-            waiting = []
-            for call in calls[1:]:
-                future = self._stub.ModelInfer.future(call.message, timeout=job.time_left())
-                waiting.append((call, future.result))
-            for call in calls[:1]:  # the usual case, one call, needs no second thread
-                ask = partial(self._stub.ModelInfer, call.message, timeout=job.time_left())
-                _settle(job, call, ask)
-            for call, result in waiting:
-                _settle(job, call, result)
+            send_calls(self._stub, job, calls)
         except Exception as error:
             job.fail_rest(as_rerank_error(error))
         return self._results(job)
@@ -162,7 +156,7 @@ class AsyncRerankClient(RerankBase):
         try:
             served = self._served or await self._find(job)
             calls = job.prepare(served, temperature, seeds)
-            await asyncio.gather(*(self._ask(job, call) for call in calls))
+            await asyncio.gather(*(send_call(self._stub, job, call) for call in calls))
         except Exception as error:
             job.fail_rest(as_rerank_error(error))
         return self._results(job)
@@ -192,22 +186,9 @@ class AsyncRerankClient(RerankBase):
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:  # not in __init__: a channel is bound to the running loop
-            if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(self.url, CHANNEL_OPTIONS)
-            else:
-                self._channel = grpc.aio.secure_channel(
-                    self.url, self._credentials, CHANNEL_OPTIONS
-                )
+            self._channel = open_aio_channel(self.url, self._credentials)
             self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         return self._channel
-
-    async def _ask(self, job: RerankJob, call: Call) -> None:
-        try:
-            response = await self._stub.ModelInfer(call.message, timeout=job.time_left())
-        except Exception as error:
-            job.fail(call.rows, as_rerank_error(error))
-        else:
-            job.finish(call, response)
 
     async def _find(self, job: RerankJob) -> ServedRelease:
         self._open()
@@ -219,16 +200,6 @@ class AsyncRerankClient(RerankBase):
             release = newest_release(model.name for model in index.models)
         request = service_pb2.ModelConfigRequest(name=model_of(release))
         return self._read(await self._stub.ModelConfig(request, timeout=job.time_left()), release)
-
-
-def _settle(job: RerankJob, call: Call, result: Any) -> None:
-    """Put the outcome of a call into its job; ``result`` returns the response or raises."""
-    try:
-        response = result()
-    except Exception as error:
-        job.fail(call.rows, as_rerank_error(error))
-    else:
-        job.finish(call, response)
 
 
 if __name__ == "__main__":

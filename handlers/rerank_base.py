@@ -87,13 +87,24 @@ class RerankBase:
     def _job(self, requests: Sequence[RerankRequest], deadline_ms: float | None) -> RerankJob:
         limit = self.deadline_ms if deadline_ms is None else deadline_ms
         requests = list(requests)
-        return RerankJob(requests, limit, self._list_size, arms=[self._arm] * len(requests))
+        return RerankJob(
+            requests,
+            limit,
+            self._list_size,
+            releases=[self.release] * len(requests),
+            arms=[self._arm] * len(requests),
+        )
 
     def _results(self, job: RerankJob) -> list[RerankResult]:
-        results = job.results(self._metrics, self.release)
+        results = job.results(self._metrics)
         error = job.first_error()
         if error and error.fallback == "unavailable":
             self._served = None  # read it again: what comes back may not be what went away
+        return self._report(job, results, error)
+
+    def _report(
+        self, job: RerankJob, results: list[RerankResult], error: RerankError | None
+    ) -> list[RerankResult]:
         if error and self.raise_errors:
             raise error
         if self._exposures is not None:
@@ -111,6 +122,20 @@ class RerankBase:
         self._list_size = self._served.spec.list_size
         self._spec_sha256 = self._served.spec_sha256
         return self._served
+
+
+def open_channel(url: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    """A channel for threads; it connects by itself, and again after an outage."""
+    if credentials is None:
+        return grpc.insecure_channel(url, CHANNEL_OPTIONS)
+    return grpc.secure_channel(url, credentials, CHANNEL_OPTIONS)
+
+
+def open_aio_channel(url: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """A channel for asyncio; it belongs to the loop that is running now."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(url, CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(url, credentials, CHANNEL_OPTIONS)
 
 
 def as_rerank_error(error: Exception) -> RerankError:

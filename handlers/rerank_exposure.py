@@ -67,7 +67,11 @@ def emit_exposures(
     *,
     feature_spec_sha256: str,
 ) -> None:
-    """Hand over one exposure for each result. Never raises: a list is worth more than its event."""
+    """Hand over one exposure for each result. Never raises: a list is worth more than its event.
+
+    Args:
+        feature_spec_sha256: of requests for which no release was read.
+    """
     now = time.time_ns() // 1_000_000
     for row, result in enumerate(results):
         try:
@@ -78,7 +82,7 @@ def emit_exposures(
                 time_ms=now,
                 temperature=temperature,
                 seed=seed,
-                feature_spec_sha256=feature_spec_sha256,
+                feature_spec_sha256=job.spec_sha256(row) or feature_spec_sha256,
             )
         except Exception:
             metrics.count_exposure("impossible")

@@ -6,11 +6,10 @@ common is here. Every request of a job ends with a result, by ``finish`` or by `
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -20,7 +19,8 @@ from contracts.encoding import EncodedBatch
 from contracts.rules import EncodedRules, encode_rules
 from contracts.slates import RerankRequest, distinct
 from handlers.rerank_metrics import RerankMetrics
-from handlers.rerank_result import RerankError, RerankResult, given_order, rules_kept
+from handlers.rerank_result import RerankError, RerankResult
+from handlers.rerank_row import Row, result_of
 from handlers.rerank_wire import infer_request, read_lists
 from handlers.served_release import ServedRelease
 
@@ -29,10 +29,11 @@ _INT64 = 1 << 63
 
 @dataclass(frozen=True)
 class Call:
-    """One message to the ensemble and the rows of the job that it asks for."""
+    """One message to the ensemble, the rows of the job that it asks for, and n of its release."""
 
     rows: tuple[int, ...]
     message: service_pb2.ModelInferRequest
+    list_size: int
 
 
 class RerankJob:
@@ -44,26 +45,24 @@ class RerankJob:
         deadline_ms: float,
         list_size: int | None,
         *,
+        releases: Sequence[str | None] | None = None,
         arms: Sequence[str] | None = None,
-        started: float | None = None,
     ) -> None:
-        """Describe the call.
+        """Describe the call; the deadline runs from now.
 
         Args:
-            arms: of each request; without them "".
-            started: of the deadline, by ``time.perf_counter``; without it now.
+            list_size: of fallbacks of requests that no release was read for.
+            releases, arms: of each request; without them none.
         """
-        self._started = time.perf_counter() if started is None else started
+        self._started = time.perf_counter()
         self._deadline_s = deadline_ms / 1000
         self.requests = list(requests)
-        self._arms = list(arms) if arms is not None else [""] * len(self.requests)
-        self._temperatures, self._seeds = [0.0] * len(self.requests), [0] * len(self.requests)
-        self._list_size = list_size
-        self._release: str | None = None
-        #: For each request, the candidates that were sent: distinct ones, by their index.
-        self._sent: list[list[int]] = [[] for _ in self.requests]
-        self._outcomes: list[RerankError | tuple[list[int], list[float], int] | None]
-        self._outcomes = [None] * len(self.requests)
+        releases = releases or [None] * len(self.requests)
+        arms = arms or [""] * len(self.requests)
+        self._rows = [
+            Row(request, arm, release, list_size)
+            for request, arm, release in zip(self.requests, arms, releases)
+        ]
 
     def time_left(self) -> float:
         """Seconds to the deadline.
@@ -81,52 +80,62 @@ class RerankJob:
         served: ServedRelease,
         temperature: float | Sequence[float],
         seeds: Sequence[int] | None,
+        rows: Sequence[int] | None = None,
     ) -> list[Call]:
         """Encode what can be encoded; requests that are refused fail here, each for itself.
 
         Requests of one bucket share a message, up to the release's batch size.
 
         Args:
-            temperature: of all requests, or one for each.
+            temperature: of all rows, or one for each. seeds: one for each row.
+            rows: those that are for this release; without them all. Such as failed before are
+                asked anew.
         """
-        self._release, self._list_size = served.name, served.spec.list_size
+        rows = range(len(self._rows)) if rows is None else rows
+        for row in rows:
+            own = self._rows[row]
+            own.release, own.spec_sha256 = served.name, served.spec_sha256
+            own.list_size, own.outcome = served.spec.list_size, None
         try:
-            heats = self._checked_temperatures(temperature)
-            seeds = self._checked_seeds(seeds)
+            self._take_draws(rows, temperature, seeds)
         except RerankError as error:
-            self.fail(range(len(self.requests)), error)
+            self.fail(rows, error)
             return []
-        self._temperatures, self._seeds = heats, [int(seed) for seed in seeds]
         buckets: dict[int, list[int]] = defaultdict(list)
-        for row, request in enumerate(self.requests):
+        for row in rows:
+            own = self._rows[row]
             try:
-                self._sent[row] = distinct(request)
-                count = len(self._sent[row])
-                if not count:
+                own.sent = distinct(own.request)
+                if not own.sent:
                     raise ValueError("no candidates; allowed: at least one")
-                buckets[served.spec.bucket(count)].append(row)
+                buckets[served.spec.bucket(len(own.sent))].append(row)
             except Exception as error:
                 self._refuse(row, error)
         calls = []
         for bucket, members in buckets.items():
             for start in range(0, len(members), served.max_batch_size):
-                rows = members[start : start + served.max_batch_size]
-                rows, encoded = self._encode(served, rows, bucket)
+                part = members[start : start + served.max_batch_size]
+                part, encoded = self._encode(served, part, bucket)
                 if encoded is not None:
-                    own = [heats[row] for row in rows], [seeds[row] for row in rows]
-                    message = infer_request(served.model, *encoded, *own)
-                    calls.append(Call(tuple(rows), message))
+                    draws = [self.draw(row) for row in part]
+                    heats, own_seeds = [draw[0] for draw in draws], [draw[1] for draw in draws]
+                    message = infer_request(served.model, *encoded, heats, own_seeds)
+                    calls.append(Call(tuple(part), message, served.spec.list_size))
         return calls
 
     def draw(self, row: int) -> tuple[float, int]:
         """Temperature and seed with which the list of a request was drawn."""
-        return self._temperatures[row], self._seeds[row]
+        return self._rows[row].temperature, self._rows[row].seed
+
+    def spec_sha256(self, row: int) -> str:
+        """The hash of the feature spec of the release that was asked; "" if none was read."""
+        return self._rows[row].spec_sha256
 
     def finish(self, call: Call, response: service_pb2.ModelInferResponse) -> None:
         """Take the answer to a call; one that cannot be trusted fails its requests."""
-        counts = [len(self._sent[row]) for row in call.rows]
+        counts = [len(self._rows[row].sent) for row in call.rows]
         try:
-            lists = read_lists(response, counts, self._list_size or 0)
+            lists = read_lists(response, counts, call.list_size)
         except RerankError as error:
             self.fail(call.rows, error)
             return
@@ -134,85 +143,64 @@ class RerankJob:
             self.fail(call.rows, RerankError("bad_response", _told(error)))
             return
         for index, row in enumerate(call.rows):
-            length = min(counts[index], self._list_size or 0)
-            order = [self._sent[row][i] for i in lists.order_BN[index, :length].tolist()]
+            own, length = self._rows[row], min(counts[index], call.list_size)
+            order = [own.sent[i] for i in lists.order_BN[index, :length].tolist()]
             log_prob = lists.log_prob_BN[index, :length].tolist()
-            self._outcomes[row] = (order, log_prob, int(lists.passes_B[index]))
+            own.outcome = (order, log_prob, int(lists.passes_B[index]))
 
     def fail(self, rows: Sequence[int], error: RerankError) -> None:
         """Let requests fall back, save those that have an outcome already."""
         for row in rows:
-            self._outcomes[row] = self._outcomes[row] or error
+            self._rows[row].outcome = self._rows[row].outcome or error
 
     def fail_rest(self, error: RerankError) -> None:
-        self.fail(range(len(self.requests)), error)
+        self.fail(range(len(self._rows)), error)
+
+    def errors(self) -> Iterator[tuple[int, RerankError]]:
+        """The rows that failed, and why."""
+        for row, own in enumerate(self._rows):
+            if isinstance(own.outcome, RerankError):
+                yield row, own.outcome
 
     def gone(self) -> list[int]:
         """The rows that failed because the server has no such release."""
-        errors = ((row, one) for row, one in enumerate(self._outcomes))
-        return [row for row, one in errors if isinstance(one, RerankError) and one.gone]
+        return [row for row, error in self.errors() if error.gone]
 
     def first_error(self) -> RerankError | None:
-        return next((one for one in self._outcomes if isinstance(one, RerankError)), None)
+        return next((error for _, error in self.errors()), None)
 
-    def results(self, metrics: RerankMetrics, release: str | None) -> list[RerankResult]:
+    def results(self, metrics: RerankMetrics) -> list[RerankResult]:
         """A result for each request, counted."""
         latency_s = time.perf_counter() - self._started
-        name = self._release or release
-        results = [self._result(row, name, latency_s * 1000) for row in range(len(self.requests))]
+        results = [result_of(row, latency_s * 1000) for row in self._rows]
         for result in results:
-            metrics.count(name, result.arm, result.fallback, latency_s)
+            metrics.count(result.release, result.arm, result.fallback, latency_s)
             if result.relaxed != (0, 0):
                 metrics.count_relaxed(*result.relaxed)
         return results
 
-    def _result(self, row: int, release: str | None, latency_ms: float) -> RerankResult:
-        outcome = self._outcomes[row]
-        request = self.requests[row]
-        error = outcome if isinstance(outcome, RerankError) else None
-        relaxed = (0, 0)
-        if isinstance(outcome, tuple):
-            indices, log_prob, passes = outcome
-        else:
-            indices = given_order(request, self._list_size)
-            error = error or RerankError("unavailable", "no answer")
-        with contextlib.suppress(AttributeError, TypeError):  # a request that is malformed
-            relaxed = rules_kept(request, indices)
-        return RerankResult(
-            request_id=getattr(request, "request_id", ""),
-            items=tuple(getattr(request.candidates[i], "item", "") for i in indices),
-            indices=tuple(indices),
-            log_prob=None if error else tuple(log_prob),
-            release=release,
-            fallback=error.fallback if error else None,
-            error=str(error) if error else None,
-            passes=None if error else passes,
-            latency_ms=latency_ms,
-            relaxed=relaxed,
-            arm=self._arms[row],
-        )
-
-    def _checked_temperatures(self, given: float | Sequence[float]) -> list[float]:
+    def _take_draws(
+        self,
+        rows: Sequence[int],
+        temperature: float | Sequence[float],
+        seeds: Sequence[int] | None,
+    ) -> None:
         try:
-            heats = [given] * len(self.requests) if isinstance(given, (int, float)) else given
-            for heat in heats:
+            if not isinstance(temperature, Sequence):
+                temperature = [temperature] * len(rows)
+            seeds = [0] * len(rows) if seeds is None else seeds
+            for heat in temperature:
                 if not (math.isfinite(heat) and heat >= 0):
                     raise ValueError(f"temperature is {heat}; allowed: 0 (greedy) or above")
-            return [float(heat) for heat in heats]
-        except Exception as error:
-            raise RerankError("bad_request", _told(error)) from error
-
-    def _checked_seeds(self, seeds: Sequence[int] | None) -> Sequence[int]:
-        try:
-            if seeds is None:
-                return [0] * len(self.requests)
-            if len(seeds) != len(self.requests):
-                raise ValueError(f"{len(seeds)} seeds for {len(self.requests)} requests")
+            for name, given in (("temperatures", temperature), ("seeds", seeds)):
+                if len(given) != len(rows):
+                    raise ValueError(f"{len(given)} {name} for {len(rows)} requests")
             if not all(-_INT64 <= seed < _INT64 for seed in seeds):
                 raise ValueError("a seed does not fit into 64 bits")
+            for row, heat, seed in zip(rows, temperature, seeds):
+                self._rows[row].temperature, self._rows[row].seed = float(heat), int(seed)
         except Exception as error:
             raise RerankError("bad_request", _told(error)) from error
-        return seeds
 
     def _encode(
         self, served: ServedRelease, rows: list[int], bucket: int
@@ -233,14 +221,14 @@ class RerankJob:
 
     def _is_encodable(self, served: ServedRelease, row: int) -> bool:
         try:
-            self._encoded(served, [row], served.spec.bucket(len(self._sent[row])))
+            self._encoded(served, [row], served.spec.bucket(len(self._rows[row].sent)))
         except Exception as error:
             self._refuse(row, error)
             return False
         return True
 
     def _distinct(self, row: int) -> RerankRequest:
-        request, sent = self.requests[row], self._sent[row]
+        request, sent = self._rows[row].request, self._rows[row].sent
         if len(sent) == len(request.candidates):
             return request
         return msgspec.structs.replace(
