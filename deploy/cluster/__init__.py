@@ -1,0 +1,1 @@
+"""What ``deploy/manifests.py`` knows of Kubernetes: rendering, schemas, rules, references."""
