@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
-from benchmarks.peer_networks import GREF, WITHOUT_OMTP
+from benchmarks.peer_networks import GREF, SEQ2SLATE, TRANSFORMER_POINTER, WITHOUT_OMTP
 from contracts.features import FeatureSpec
 from training.settings import ModelSettings
 
@@ -55,10 +56,12 @@ def products_of(
     if name == "DNN":
         hidden = settings.feed_forward * settings.width
         widths = [settings.width, *[hidden] * settings.encoder_layers, 1]
-        layers = zip(widths, widths[1:])
-        return given + [Product(batch * candidates, inner, outer) for inner, outer in layers]
-    if name == "Seq2Slate":
-        return given + _pointer(settings, batch, candidates, n)
+        rows = batch * candidates
+        return given + [Product(rows, *pair) for pair in pairwise(widths)]
+    if name == SEQ2SLATE:
+        return given + _recurrent(settings, batch, candidates, n)
+    if name == TRANSFORMER_POINTER:
+        return given + encoder + _uncached(settings, batch, candidates, n)
     raise ValueError(f"no network {name!r}")
 
 
@@ -114,29 +117,56 @@ def _omtp(settings: ModelSettings, batch: int, m: int, n: int, heads: int) -> li
     return out
 
 
+def _position_layer(
+    settings: ModelSettings, batch: int, m: int, tokens: int, own: int
+) -> list[Product]:
+    """A block over list positions that look at the candidates; self-attention of ``own`` rows."""
+    d, rows = settings.width, batch * tokens
+    return [
+        *[
+            Product(own * tokens, d, d),
+            Product(own * tokens, d, 2 * d),
+            Product(own * tokens, d, d),
+        ],
+        *_attention(settings, own, tokens, tokens),
+        *[Product(rows, d, d), Product(batch * m, d, 2 * d), Product(rows, d, d)],
+        *_attention(settings, batch, tokens, m),
+        *_feed_forward(settings, rows),
+    ]
+
+
 def _positions(settings: ModelSettings, batch: int, m: int, n: int) -> list[Product]:
     """NAR4Rec's position layers; the first self-attention is the same for every request."""
-    d = settings.width
     out = []
     for layer in range(settings.decoder_layers):
-        own = batch if layer else 1
-        rows = batch * n
-        out += [Product(own * n, d, d), Product(own * n, d, 2 * d), Product(own * n, d, d)]
-        out += _attention(settings, own, n, n)
-        out += [Product(rows, d, d), Product(batch * m, d, 2 * d), Product(rows, d, d)]
-        out += _attention(settings, batch, n, m) + _feed_forward(settings, rows)
-    return [*out, Product(n, d, m, batch)]
+        out += _position_layer(settings, batch, m, n, batch if layer else 1)
+    return [*out, Product(n, settings.width, m, batch)]
 
 
-def _pointer(settings: ModelSettings, batch: int, m: int, n: int) -> list[Product]:
+def _recurrent(settings: ModelSettings, batch: int, m: int, n: int) -> list[Product]:
     """Seq2Slate: an LSTM's inputs go through its weights at once, its states one by one."""
     d, upper, lower = settings.width, settings.encoder_layers, settings.decoder_layers
     return [
         Product(batch * m, d, 4 * d, times=upper),
         Product(batch, d, 4 * d, times=upper * m),
         Product(batch, d, 2 * lower * d),
-        Product(batch * m, d, d),
         Product(batch, d, 4 * d, times=2 * lower * n),
+        *_pointer(settings, batch, m, n),
+    ]
+
+
+def _uncached(settings: ModelSettings, batch: int, m: int, n: int) -> list[Product]:
+    """The Transformer form of Seq2Slate: step t runs t tokens through all layers."""
+    out = _pointer(settings, batch, m, n)
+    for tokens in range(1, n + 1):
+        out += _position_layer(settings, batch, m, tokens, batch) * settings.decoder_layers
+    return out
+
+
+def _pointer(settings: ModelSettings, batch: int, m: int, n: int) -> list[Product]:
+    d = settings.width
+    return [
+        Product(batch * m, d, d),
         Product(batch, d, d, times=n),
         Product(batch * m, d, 1, times=n),
     ]

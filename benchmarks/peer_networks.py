@@ -19,9 +19,10 @@ from contracts.features import MAX_CANDIDATES, FeatureSpec
 from training.baselines.dnn import Dnn
 from training.baselines.nar4rec import Nar4Rec
 from training.baselines.prm import Prm
-from training.baselines.seq2slate import Seq2Slate
+from training.baselines.seq2slate import Seq2Slate, Seq2SlateTransformer
 from training.decoding.omtp import OmtpDecode
-from training.engines.torchscript import EncoderEngine, compile_engine
+from training.engines.parity import no_rules
+from training.engines.torchscript import EncoderEngine, compile_engine, eager_engines
 from training.model.gen_reranker import GenReranker
 from training.settings import ModelSettings, override
 
@@ -29,11 +30,15 @@ Engine = Literal["eager", "torchscript", "aotinductor", "graph"]
 Run = Callable[..., Any]
 
 GREF, WITHOUT_OMTP = "GReF", "GReF without OMTP"
+SEQ2SLATE, TRANSFORMER_POINTER = "Seq2Slate", "Seq2Slate, Transformer"
+#: GReF with the inputs of sampling and of the business's rules, unused: the two served engines.
+SERVED = "GReF as served"
 #: Milliseconds of the paper's Table 2, on a Tesla T4; batch and averaging are not stated there.
 PAPER_MS = {
     GREF: 12.97,
     WITHOUT_OMTP: 24.29,
-    "Seq2Slate": 67.34,
+    SEQ2SLATE: 67.34,
+    TRANSFORMER_POINTER: 67.34,
     "NAR4Rec": 12.67,
     "PRM": 10.96,
     "DNN": 8.03,
@@ -81,7 +86,8 @@ def make_network(
             _make_room(lists.encoder, settings.width, positions)
         return lists.eval()
     peers: dict[str, Callable[[], nn.Module]] = {
-        "Seq2Slate": lambda: Seq2Slate(spec, settings),
+        SEQ2SLATE: lambda: Seq2Slate(spec, settings),
+        TRANSFORMER_POINTER: lambda: Seq2SlateTransformer(spec, settings, positions),
         "NAR4Rec": lambda: Nar4Rec(spec, settings, positions),
         "PRM": lambda: Prm(spec, settings, positions),
         "DNN": lambda: Dnn(spec, settings),
@@ -89,6 +95,30 @@ def make_network(
     if name not in peers:
         raise ValueError(f"no network {name!r}; allowed: {', '.join(PAPER_MS)}")
     return peers[name]().eval()
+
+
+def served_engines(
+    spec: FeatureSpec,
+    settings: ModelSettings,
+    engine: Engine,
+    batch: int,
+    candidates: int,
+    device: str,
+) -> Run:
+    """Encoder and decoder of a release, one after the other; greedy and without rules."""
+    encode, decode = eager_engines(GenReranker(spec, settings).to(device).eval())
+    if engine == "torchscript":
+        encode, decode = compile_engine(encode), compile_engine(decode)
+    rest = (
+        torch.zeros(batch, 1, device=device),
+        torch.zeros(batch, 1, dtype=torch.int64, device=device),
+        *(part.to(device) for part in no_rules(range(batch), spec.list_size, candidates)),
+    )
+
+    def run(*inputs: Tensor) -> Any:
+        return decode(*encode(*inputs), *rest)
+
+    return run
 
 
 def _make_room(engine: EncoderEngine, width: int, positions: int) -> None:
@@ -133,7 +163,7 @@ def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
     if not inputs[0].is_cuda:
         raise ValueError("CUDA graphs need a GPU; allowed here: torchscript, aotinductor")
     with torch.inference_mode():
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):

@@ -26,7 +26,12 @@ class Spread(msgspec.Struct, frozen=True):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+        return f"{_short(self.median)} ({_short(self.low)}-{_short(self.high)})"
+
+
+def _short(value: float) -> str:
+    """Three digits, as far as they are worth."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -82,8 +87,8 @@ def _on_cpu(clock: Clock) -> Callable[[Call], float]:
 
 
 def _on_gpu(call: Call) -> float:
-    start = torch.cuda.Event(enable_timing=True)
-    end = torch.cuda.Event(enable_timing=True)
+    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     start.record()  # type: ignore[no-untyped-call]
     call()

@@ -11,6 +11,7 @@ Axes: B batch, M padded candidates, N list positions, D width.
 from __future__ import annotations
 
 import math
+from typing import Optional
 
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from training.settings import ModelSettings
 
 
 class PositionLayer(nn.Module):
-    """Positions look at one another, in both directions, and at the candidates."""
+    """Positions look at one another, as far as ``among`` lets them, and at the candidates."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -35,10 +36,12 @@ class PositionLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(settings.dropout)
 
-    def forward(self, t_BND: Tensor, z_BMD: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, t_BND: Tensor, z_BMD: Tensor, mask: Tensor, among: Optional[Tensor] = None
+    ) -> Tensor:
         """One block; ``t_BND`` may have a batch of 1, where it does not depend on the request."""
         key, value = self.attention.project(t_BND)
-        seen = self.attention(t_BND, key, value, None)
+        seen = self.attention(t_BND, key, value, among)
         t_BND = self.attention_norm(t_BND + self.dropout(seen)).expand(z_BMD.size(0), -1, -1)
         key, value = self.cross_attention.project(z_BMD)
         seen = self.cross_attention(t_BND, key, value, mask)

@@ -4,7 +4,9 @@ Bello et al., "Seq2Slate: Re-ranking and Slate Optimization with RNNs", 2018, on
 of Vinyals et al., 2015. LSTMs read the candidates in the given order; from then on each of n steps
 runs another LSTM over the last chosen candidate and points at the next one.
 
-Axes: B batch, M padded candidates, D width, L decoder layers.
+``Seq2SlateTransformer`` is the same idea with Transformer blocks in the place of LSTMs.
+
+Axes: B batch, M padded candidates, T list so far, D width, L decoder layers.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from contracts.features import FeatureSpec
+from contracts.features import MAX_CANDIDATES, FeatureSpec
 from training.baselines.candidates import CandidateInput
+from training.baselines.nar4rec import PositionLayer
 from training.decoding.choice import settle
+from training.model.layers import EncoderLayer, causal_mask
 from training.settings import ModelSettings
 
 
@@ -71,5 +75,68 @@ class Seq2Slate(nn.Module):
             items.append(item_B1)
             scores.append(scores_BM)
             input_B1D = x_BMD.gather(1, item_B1.unsqueeze(2).expand(-1, 1, width))
+        order_BN, log_prob_BN = settle(torch.stack(scores, dim=1), torch.stack(items, dim=1), None)
+        return order_BN.int(), log_prob_BN
+
+
+class Seq2SlateTransformer(nn.Module):
+    """Transformer blocks over the candidates and over the list so far, and the same pointer.
+
+    Every step runs over the whole list so far, as a decoder without a key/value cache does. With
+    one it is Gen-Reranker decoded one item at a time.
+    """
+
+    def __init__(
+        self, spec: FeatureSpec, settings: ModelSettings, positions: int = MAX_CANDIDATES
+    ) -> None:
+        super().__init__()
+        width = settings.width
+        self.list_size = spec.list_size
+        self.input = CandidateInput(spec, width, positions)
+        self.candidate_layers = nn.ModuleList(
+            EncoderLayer(width, settings.attention_heads, settings.feed_forward, settings.dropout)
+            for _ in range(settings.encoder_layers)
+        )
+        self.begin = nn.Parameter(torch.randn(width) * 0.02)
+        self.place = nn.Embedding(spec.list_size, width)
+        self.list_layers = nn.ModuleList(
+            PositionLayer(settings) for _ in range(settings.decoder_layers)
+        )
+        self.key = nn.Linear(width, width)
+        self.query = nn.Linear(width, width)
+        self.point = nn.Linear(width, 1, bias=False)
+
+    def forward(
+        self,
+        item_cat: Tensor,
+        item_dense: Tensor,
+        user_cat: Tensor,
+        user_dense: Tensor,
+        count: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Lists as the package says."""
+        z_BMD, blocked_BM = self.input(item_cat, item_dense, user_cat, user_dense, count)
+        mask = blocked_BM.unsqueeze(1).unsqueeze(1)
+        for layer in self.candidate_layers:
+            z_BMD = layer(z_BMD, mask)
+        key_BMD = self.key(z_BMD)
+        inputs_BTD = self.begin.expand(z_BMD.size(0), 1, -1)
+        bias_BM = blocked_BM
+        items: list[Tensor] = []
+        scores: list[Tensor] = []
+        while len(items) < self.list_size:
+            length = inputs_BTD.size(1)
+            h_BTD = inputs_BTD + self.place.weight[:length]
+            among = causal_mask(0, length, z_BMD.device)
+            for layer in self.list_layers:
+                h_BTD = layer(h_BTD, z_BMD, mask, among)
+            pointed_BM = self.point(torch.tanh(key_BMD + self.query(h_BTD[:, -1:]))).squeeze(-1)
+            scores_BM = pointed_BM + bias_BM
+            item_B1 = scores_BM.argmax(dim=1, keepdim=True)
+            bias_BM = bias_BM.scatter(1, item_B1, -1e9)  # BLOCKED
+            items.append(item_B1)
+            scores.append(scores_BM)
+            chosen_B1D = z_BMD.gather(1, item_B1.unsqueeze(2).expand(-1, 1, z_BMD.size(2)))
+            inputs_BTD = torch.cat([inputs_BTD, chosen_B1D], dim=1)
         order_BN, log_prob_BN = settle(torch.stack(scores, dim=1), torch.stack(items, dim=1), None)
         return order_BN.int(), log_prob_BN
