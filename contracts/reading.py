@@ -121,8 +121,8 @@ def _explain(error: msgspec.ValidationError, kind: Any) -> str:
         near = difflib.get_close_matches(unknown.group(1), names, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         return f"field {inside}{unknown.group(1)}: unknown{hint}; allowed: {', '.join(names)}"
-    if cause.startswith("Invalid enum value") and typing.get_origin(here) is typing.Literal:
-        cause += f"; allowed: {', '.join(map(str, typing.get_args(here)))}"
+    if cause.startswith("Invalid enum value") and (allowed := _literals(here)):
+        cause += f"; allowed: {', '.join(allowed)}"
     return f"field {path or '(top)'}: {cause}"
 
 
@@ -143,6 +143,14 @@ def _struct_fields(kind: Any) -> tuple[msgspec.structs.FieldInfo, ...]:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return msgspec.structs.fields(kind)
     return ()
+
+
+def _literals(kind: Any) -> list[str]:
+    """The values of a Literal, or of those in a Union."""
+    if typing.get_origin(kind) is typing.Literal:
+        return [str(value) for value in typing.get_args(kind)]
+    parts = typing.get_args(kind) if typing.get_origin(kind) is typing.Union else ()
+    return [value for part in parts for value in _literals(part)]
 
 
 def _without_none(kind: Any) -> Any:
