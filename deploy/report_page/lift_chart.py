@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from deploy.analysis.status import Point, Stage
 from deploy.report_page.markup import Html, joined, tag
-from deploy.report_page.numbers import Scale, lift, share, when
+from deploy.report_page.numbers import Scale, lift, share, tick, when
 from deploy.report_page.scales import Linear, nice_ticks, time_ticks, value_range
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 26, 30
@@ -89,30 +89,31 @@ def _area(frame: Frame) -> Html:
 
 def _grid(frame: Frame, first: int, last: int, scale: Scale) -> Html:
     parts = []
-    for value in nice_ticks(frame.y.low, frame.y.high, 5):
+    values = nice_ticks(frame.y.low, frame.y.high, 5)
+    step = values[1] - values[0] if len(values) > 1 else abs(frame.y.high - frame.y.low)
+    for value in values:
         y, zero = frame.y(value), abs(value) < 1e-12
         parts.append(
             tag("line", x1=_LEFT, x2=frame.right, y1=y, y2=y, class_="zero" if zero else "grid")
         )
-        text = lift(0.0 if zero else value, scale)
+        text = tick(0.0 if zero else value, step, scale)
         parts.append(tag("text", text, x=_LEFT - 8, y=y + 4, text_anchor="end", class_="tick"))
     ticks = time_ticks(first, last, max(2, (frame.width - _LEFT) // 82))
-    for tick in ticks:
-        x = frame.x(tick)
+    for at in ticks:
+        x = frame.x(at)
         parts.append(tag("line", x1=x, x2=x, y1=frame.bottom, y2=frame.bottom + 5, class_="axis"))
         anchor = "end" if x > frame.right - 24 else "middle"
-        label = _time_label(tick, last - first)
+        label = _time_label(at)
         parts.append(
             tag("text", label, x=x, y=frame.bottom + 20, text_anchor=anchor, class_="tick")
         )
     return joined(*parts)
 
 
-def _time_label(ms: int, spanned: int) -> str:
+def _time_label(ms: int) -> str:
+    """The day at its beginning, else the time of day."""
     at = datetime.fromtimestamp(ms / 1000, timezone.utc)
-    if spanned > 2 * 86_400_000 or (at.hour, at.minute) == (0, 0):
-        return f"{at.day} {at:%b}"
-    return f"{at:%H:%M}"
+    return f"{at:%H:%M}" if ms % 86_400_000 else f"{at.day} {at:%b}"
 
 
 def _band(frame: Frame, points: Sequence[Point]) -> Html:

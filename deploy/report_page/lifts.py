@@ -9,7 +9,7 @@ from deploy.report_page.effects import READINGS, shown_effect
 from deploy.report_page.interval_bar import common_reach, interval_bar
 from deploy.report_page.lift_chart import lift_chart
 from deploy.report_page.markup import Child, Html, joined, tag
-from deploy.report_page.numbers import Scale, interval, lift, p_value, share, when
+from deploy.report_page.numbers import UNKNOWN, Scale, interval, lift, p_value, share, when
 from deploy.report_page.tables import chip, note, section, table
 
 #: Sizes for a desk and for a phone; the style shows one of them.
@@ -37,7 +37,7 @@ def charts(status: ExperimentStatus) -> Html:
 def _figure(status: ExperimentStatus, one: Lift, key: str) -> Html:
     effect, scale = shown_effect(one)
     if effect is None or not effect.sequence:
-        return tag("div", tag("h3", one.arm), note(one.why or "No look so far."))
+        return tag("figure", tag("h3", one.arm), note(one.why or "No look so far."))
     looks = effect.sequence
     told = (
         f"{one.arm}, {scale} lift of {one.metric} after {len(looks)} looks: "
@@ -109,7 +109,7 @@ def metrics(status: ExperimentStatus) -> Html:
         table(
             "Lift against the control",
             ("Metric", *(["Arm"] if several else []), ">Lift", ">Always valid", "Fixed horizon")
-            + (">Fixed horizon, p", "Reading"),
+            + (">p", "Reading"),
             (_row(one, reach, several) for one in status.lifts),
         )
         if status.lifts
@@ -120,10 +120,14 @@ def metrics(status: ExperimentStatus) -> Html:
 
 def _row(one: Lift, reach: dict[str, float], several: bool) -> Sequence[Child]:
     effect, scale = shown_effect(one)
-    name = joined(one.metric, " ", chip("primary")) if one.role == "primary" else one.metric
+    name = joined(
+        one.metric,
+        joined(" ", chip("primary")) if one.role == "primary" else None,
+        tag("span", "lower is better", class_="small light") if one.better == "lower" else None,
+    )
     arm: list[Child] = [one.arm] if several else []
     if effect is None:
-        return [name, *arm, "unknown", "", one.why, "", chip("undecided")]
+        return [name, *arm, UNKNOWN, UNKNOWN, one.why, UNKNOWN, chip("undecided")]
     label, tone = READINGS[one.improvement]
     fixed = interval(effect.low, effect.high, scale)
     bar = interval_bar(effect.low, effect.estimate, effect.high, reach[scale], fixed, tone=tone)
@@ -147,7 +151,7 @@ def _cuped(lifts: Sequence[Lift]) -> Html:
         told.setdefault(f"{one.cuped.why}{less}", []).append(f"{one.metric} of {one.arm}")
     return joined(
         *(
-            note(tag("b", "CUPED, ", ", ".join(which), ": "), why)
+            note(tag("b", f"CUPED{', ' + ', '.join(which) if len(told) > 1 else ''}: "), why)
             for why, which in told.items()
             if why
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timezone
 from typing import Literal
 
@@ -42,6 +43,20 @@ def lift(value: float | None, scale: Scale) -> str:
     if scale == "absolute":
         return f"{sign}{size:.3g}"
     return f"{sign}{100 * size:.{0 if size >= 1 else 1 if size >= 0.1 else 2}f}{_NARROW}%"
+
+
+def tick(value: float, step: float, scale: Scale) -> str:
+    """A value on an axis whose ticks are ``step`` apart, with the digits that this needs."""
+    factor = 100 if scale == "relative" else 1
+    digits = max(0, -math.floor(math.log10(step * factor) + 1e-9))
+    sign = "+" if value > 0 else _MINUS if value < 0 else ""
+    unit = f"{_NARROW}%" if scale == "relative" else ""
+    return f"{sign}{abs(value) * factor:.{digits}f}{unit}"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares, in percentage points: +0.12 points."""
+    return UNKNOWN if value is None else f"{lift(100 * value, 'absolute')} points"
 
 
 def interval(low: float | None, high: float | None, scale: Scale) -> str:

@@ -11,7 +11,7 @@ _MINUTE, _HOUR, _DAY = 60_000, 3_600_000, 86_400_000
 _TIME_STEPS = (
     *(n * _MINUTE for n in (1, 5, 15, 30)),
     *(n * _HOUR for n in (1, 3, 6, 12)),
-    *(n * _DAY for n in (1, 2, 7, 14, 28, 91, 364)),
+    *(n * _DAY for n in (1, 2, 4, 7, 14, 28, 91, 364)),
 )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from deploy.analysis.status import ExperimentStatus, GuardrailStatus
 from deploy.report_page.markup import Html, joined
-from deploy.report_page.numbers import UNKNOWN, count, lift, number, p_value, share
+from deploy.report_page.numbers import UNKNOWN, count, lift, number, p_value, points, share
 from deploy.report_page.tables import chip, note, section, table
 
 _STATES = {"ok": "good", "broken": "bad", "unknown": "warn"}
-_LATENCY = "latency_p99_ms"
+#: Guardrails that are no metric of feedback: milliseconds of the arm, and a difference of shares.
+_LATENCY, _FALLBACKS = "latency_p99_ms", "fallback_share"
 
 
 def guardrails(status: ExperimentStatus) -> Html:
@@ -30,7 +31,7 @@ def guardrails(status: ExperimentStatus) -> Html:
         "guardrails",
         table(
             "What no treatment may worsen",
-            ("Guardrail", "Arm", "State", ">Worse by", ">At least", ">Allowed", "Why"),
+            ("Guardrail", "Arm", "State", ">Worsening", ">At least", ">Allowed", "Why"),
             rows,
         )
         if status.guardrails
@@ -41,11 +42,15 @@ def guardrails(status: ExperimentStatus) -> Html:
 def _worsening(one: GuardrailStatus, value: float | None) -> str:
     if value is None:
         return UNKNOWN
-    return f"{number(value, 3)} ms" if one.metric == _LATENCY else lift(value, "relative")
+    if one.metric == _LATENCY:
+        return f"{number(value, 3)} ms"
+    return points(value) if one.metric == _FALLBACKS else lift(value, "relative")
 
 
 def _limit(one: GuardrailStatus) -> str:
-    return f"{number(one.limit)} ms" if one.metric == _LATENCY else share(one.limit)
+    if one.metric == _LATENCY:
+        return f"{number(one.limit)} ms"
+    return points(one.limit) if one.metric == _FALLBACKS else share(one.limit)
 
 
 def sample_ratio(status: ExperimentStatus) -> Html:
@@ -67,9 +72,8 @@ def sample_ratio(status: ExperimentStatus) -> Html:
         )
         for arm, seen in srm.observed.items()
     )
-    test = (
-        f"Chi-square {number(srm.chi2)} with {srm.degrees} degrees of freedom, p {p_value(srm.p)}. "
-    )
+    degrees = f"{srm.degrees} degree{'' if srm.degrees == 1 else 's'} of freedom"
+    test = f"Chi-square {number(srm.chi2)} with {degrees}, p {p_value(srm.p)}. "
     return section(
         "Sample ratio",
         "sample-ratio",

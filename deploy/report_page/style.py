@@ -32,6 +32,8 @@ main > * { min-width: 0; }
 .over { color: var(--muted); font-size: 0.8125rem; font-weight: 600; letter-spacing: 0.02em; }
 .lead { margin-top: 0.35rem; font-size: 1.0625rem; max-width: 46rem; }
 .note { color: var(--muted); font-size: 0.875rem; margin-top: 0.3rem; max-width: 50rem; }
+header .over { margin-bottom: 0.2rem; }
+.light { font-weight: 400; }
 .small { display: block; color: var(--muted); font-size: 0.8125rem; }
 header .lead { color: var(--muted); }
 .facts { display: flex; flex-wrap: wrap; gap: 0.4rem 2rem; margin-top: 0.9rem; }

@@ -60,7 +60,7 @@ def tiles(status: ExperimentStatus) -> Html:
         _tile(
             "Units",
             count(sum(arm.units for arm in status.arms)),
-            f"{count(sum(arm.lists for arm in status.arms))} lists in {_running(status)}",
+            _lists(status),
         ),
         _srm_tile(status),
         _guardrail_tile(status),
@@ -78,10 +78,11 @@ def _tile(name: str, figure: str, text: str, tone: str = "") -> Html:
     )
 
 
-def _running(status: ExperimentStatus) -> str:
+def _lists(status: ExperimentStatus) -> str:
     if status.first is None or status.last is None:
-        return "no time yet"
-    return span(status.last - (status.started or status.first))
+        return "no list yet"
+    lists = count(sum(arm.lists for arm in status.arms))
+    return f"{lists} lists in {span(status.last - (status.started or status.first))}"
 
 
 def _primary_tile(status: ExperimentStatus) -> Html:
@@ -104,7 +105,7 @@ def _primary_tile(status: ExperimentStatus) -> Html:
 
 def _srm_tile(status: ExperimentStatus) -> Html:
     srm = status.srm
-    words = {True: "as it should be", False: "mismatch", None: "unknown"}[srm.ok]
+    words = {True: "holds", False: "mismatch", None: "unknown"}[srm.ok]
     text = srm.why if srm.p is None else f"chi-square {number(srm.chi2)}, p {p_value(srm.p)}"
     return _tile("Sample ratio", words, text, {True: "good", False: "bad", None: ""}[srm.ok])
 
