@@ -1,0 +1,1 @@
+"""Releases reach users: one change of champion, experiments and routing at a time."""
