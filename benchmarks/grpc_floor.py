@@ -1,8 +1,9 @@
 """End-to-end gRPC latency of a release beside its floor, measured in one run.
 
 The floor is an ensemble of two python-backend models with nothing in them (floor_models/), called
-on the same server with the same message. Calls of the floor, of the release and of the whole
-client take turns, so that whatever else the machine does falls on all three alike.
+on the same server with the same message. Calls of the floor, of the release, of the whole client
+and of the release's engines in this process take turns, so that whatever else the machine does
+falls on all alike.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import torch
 from prometheus_client import CollectorRegistry
 from tritonclient.grpc import service_pb2_grpc
 
+from contracts.encoding import EncodedBatch
 from contracts.reading import Strict
-from contracts.rules import without_rules
+from contracts.rules import EncodedRules, without_rules
 from contracts.slates import RerankRequest
 from deploy.local_triton import LocalTriton
 from deploy.served_repository import add_model
@@ -25,6 +28,7 @@ from handlers.client import RerankClient
 from handlers.rerank_base import CHANNEL_OPTIONS
 from handlers.rerank_metrics import RerankMetrics
 from handlers.rerank_wire import infer_request
+from training.engines.torchscript import load_engine
 
 FLOOR_MODELS = Path(__file__).resolve().parent / "floor_models"
 FLOOR, FLOOR_STEPS = "floor", ("floor_first", "floor_second")
@@ -47,6 +51,7 @@ class GrpcFloor(Strict, kw_only=True, frozen=True):
         floor: the empty ensemble. Message out, message back.
         release: the release, by the same message.
         client: ``RerankClient.rerank_many``: encoding, the release, and the check of its answer.
+        engines: the release's two engines in this process, one after the other.
     """
 
     rows: int
@@ -55,6 +60,12 @@ class GrpcFloor(Strict, kw_only=True, frozen=True):
     floor: Milliseconds
     release: Milliseconds
     client: Milliseconds
+    engines: Milliseconds
+
+    @property
+    def added(self) -> float:
+        """What the way through the ensemble adds to the engines, in floors (p50)."""
+        return (self.release.p50 - self.engines.p50) / self.floor.p50
 
 
 def measure_grpc_floor(
@@ -100,13 +111,14 @@ def measure_grpc_floor(
                     lambda: infer(empty, timeout=_DEADLINE_S),
                     lambda: infer(real, timeout=_DEADLINE_S),
                     lambda: client.rerank_many(requests),
+                    engines_alone(stack, release, batch, rules),
                 ],
                 calls,
                 warmup,
             )
     finally:
         stack.unload_models((FLOOR, *FLOOR_STEPS))
-    floor, whole, seen = (_percentiles(times) for times in taken)
+    floor, whole, seen, engines = (_percentiles(times) for times in taken)
     return GrpcFloor(
         rows=len(requests),
         candidates=batch.item_cat.shape[1],
@@ -114,7 +126,29 @@ def measure_grpc_floor(
         floor=floor,
         release=whole,
         client=seen,
+        engines=engines,
     )
+
+
+def engines_alone(
+    stack: LocalTriton, release: str, batch: EncodedBatch, rules: EncodedRules
+) -> Callable[[], object]:
+    """A call of the engines that the stack serves (profile ``cpu``), without a server."""
+    encoder, decoder = (
+        load_engine(stack.home.repository / f"gref_{release}_{part}" / "1" / "model.pt")
+        for part in ("encoder", "decoder")
+    )
+    rows = len(batch.count)
+    inputs = (batch.item_cat, batch.item_dense, batch.user_cat, batch.user_dense)
+    first = [torch.from_numpy(array) for array in (*inputs, batch.count[:, None])]
+    rest = [torch.zeros(rows, 1), torch.zeros(rows, 1, dtype=torch.int64)]
+    rest += [torch.from_numpy(array) for array in (rules.pinned, rules.group, rules.limit)]
+
+    def call() -> object:
+        with torch.inference_mode():
+            return decoder(*encoder(*first), *rest)
+
+    return call
 
 
 def _take_turns(

@@ -158,7 +158,7 @@ class FeatureEncoder:
             raw = np.array(values, np.float64)
         except OverflowError as error:
             raise FeatureError(f"{side} feature {feature.name}: number too large") from error
-        return standardise(side, feature, np.where(missing, 0.0, raw), missing)
+        return standardise(side, feature, raw, missing)
 
     def _padding(self, requests: Sequence[RerankRequest], counts: Int32, pad_to: int | None) -> int:
         limit = self.spec.max_candidates
@@ -229,7 +229,8 @@ def standardise(
     Raises:
         FeatureError: NaN, an infinity, or a value below 0 under log1p.
     """
-    values = np.where(missing, 0.0, values)
+    if missing.any():
+        values = np.where(missing, 0.0, values)
     if not np.isfinite(values).all():
         odd = values[~np.isfinite(values)][0]
         raise FeatureError(f"{side} feature {feature.name}: {odd}; allowed: finite or missing")
@@ -240,9 +241,12 @@ def standardise(
             )
         values = np.log1p(values)
     with np.errstate(over="ignore"):  # an infinite quotient is clipped like any large one
-        scaled = np.clip((values - feature.mean) / feature.std, -DENSE_LIMIT, DENSE_LIMIT)
-    scaled[missing] = 0.0
-    return np.stack([scaled, missing], axis=1).astype(np.float32)
+        scaled = (values - feature.mean) / feature.std
+    pairs = np.empty((len(values), 2), np.float32)
+    pairs[:, 0] = np.minimum(np.maximum(scaled, -DENSE_LIMIT), DENSE_LIMIT)
+    pairs[:, 1] = missing
+    pairs[missing, 0] = 0.0
+    return pairs
 
 
 def _column(rows: Sequence[Mapping[str, Scalar]], name: str) -> list[Scalar]:

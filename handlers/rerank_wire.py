@@ -18,9 +18,27 @@ from contracts.encoding import EncodedBatch
 from contracts.rules import EncodedRules
 from handlers.rerank_result import Fallback, RerankError
 
-_TYPES = {"int32": "INT32", "int64": "INT64", "float32": "FP32"}
+_InferTensor = service_pb2.ModelInferRequest.InferInputTensor
+#: Triton's names of the types; to look one up by ``dtype.name`` would cost as much as the encoding.
+_INPUTS = {
+    "ITEM_CAT": "INT32",
+    "ITEM_DENSE": "FP32",
+    "USER_CAT": "INT32",
+    "USER_DENSE": "FP32",
+    "COUNT": "INT32",
+    "TEMPERATURE": "FP32",
+    "SEED": "INT64",
+    "PINNED": "INT32",
+    "GROUP": "INT32",
+    "LIMIT": "INT32",
+}
 #: RELAXED is not asked for: the client counts it for fallbacks too, where no server can.
-_OUTPUTS: dict[str, Any] = {"ORDER": np.int32, "LOG_PROB": np.float32, "PASSES": np.int32}
+_OUTPUTS: dict[str, tuple[str, Any]] = {
+    "ORDER": ("INT32", np.int32),
+    "LOG_PROB": ("FP32", np.float32),
+    "PASSES": ("INT32", np.int32),
+}
+_ASKED = [service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in _OUTPUTS]
 #: Log-probabilities are at most 0, up to rounding.
 _ROUNDING = 1e-3
 
@@ -48,25 +66,27 @@ def infer_request(
 ) -> service_pb2.ModelInferRequest:
     """The message that asks an ensemble for the lists of a batch; one temperature, or one a row."""
     rows = len(batch.count)
-    tensors: dict[str, npt.NDArray[Any]] = {
-        "ITEM_CAT": batch.item_cat,
-        "ITEM_DENSE": batch.item_dense,
-        "USER_CAT": batch.user_cat,
-        "USER_DENSE": batch.user_dense,
-        "COUNT": batch.count[:, None],
-        "TEMPERATURE": np.full((rows, 1), np.reshape(temperature, (-1, 1)), np.float32),
-        "SEED": np.array(seeds, np.int64)[:, None],
-        "PINNED": rules.pinned,
-        "GROUP": rules.group,
-        "LIMIT": rules.limit,
-    }
-    message = service_pb2.ModelInferRequest(model_name=model)
-    for name, tensor in tensors.items():
-        message.inputs.add(name=name, datatype=_TYPES[tensor.dtype.name], shape=tensor.shape)
-        message.raw_input_contents.append(tensor.tobytes())
-    for name in _OUTPUTS:
-        message.outputs.add(name=name)
-    return message
+    tensors: tuple[npt.NDArray[Any], ...] = (  # in the order of _INPUTS
+        batch.item_cat,
+        batch.item_dense,
+        batch.user_cat,
+        batch.user_dense,
+        batch.count[:, None],
+        np.full((rows, 1), np.reshape(temperature, (-1, 1)), np.float32),
+        np.array(seeds, np.int64)[:, None],
+        rules.pinned,
+        rules.group,
+        rules.limit,
+    )
+    return service_pb2.ModelInferRequest(
+        model_name=model,
+        inputs=[
+            _InferTensor(name=name, datatype=datatype, shape=tensor.shape)
+            for (name, datatype), tensor in zip(_INPUTS.items(), tensors)
+        ],
+        raw_input_contents=[tensor.tobytes() for tensor in tensors],
+        outputs=_ASKED,
+    )
 
 
 def read_lists(
@@ -83,9 +103,10 @@ def read_lists(
     tensors: dict[str, npt.NDArray[Any]] = {}
     for output, raw in zip(response.outputs, response.raw_output_contents):
         if output.name in _OUTPUTS:
-            values = np.frombuffer(raw, _OUTPUTS[output.name])
+            datatype, dtype = _OUTPUTS[output.name]
+            values = np.frombuffer(raw, dtype)
             width = 1 if output.name == "PASSES" else list_size
-            if output.datatype != _TYPES[values.dtype.name] or values.size != len(counts) * width:
+            if output.datatype != datatype or values.size != len(counts) * width:
                 raise _distrust(f"{output.name} is {output.datatype} {list(output.shape)}")
             tensors[output.name] = values.reshape(len(counts), width)
     missing = _OUTPUTS.keys() - tensors.keys()
