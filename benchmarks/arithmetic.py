@@ -123,13 +123,9 @@ def _position_layer(
     """A block over list positions that look at the candidates; self-attention of ``own`` rows."""
     d, rows = settings.width, batch * tokens
     return [
-        *[
-            Product(own * tokens, d, d),
-            Product(own * tokens, d, 2 * d),
-            Product(own * tokens, d, d),
-        ],
+        *[Product(own * tokens, d, 3 * d), Product(own * tokens, d, d)],
         *_attention(settings, own, tokens, tokens),
-        *[Product(rows, d, d), Product(batch * m, d, 2 * d), Product(rows, d, d)],
+        *[Product(rows, d, d)] * 2,
         *_attention(settings, batch, tokens, m),
         *_feed_forward(settings, rows),
     ]
@@ -137,10 +133,11 @@ def _position_layer(
 
 def _positions(settings: ModelSettings, batch: int, m: int, n: int) -> list[Product]:
     """NAR4Rec's position layers; the first self-attention is the same for every request."""
-    out = []
-    for layer in range(settings.decoder_layers):
+    d, layers = settings.width, settings.decoder_layers
+    out = [Product(batch * m, d, 2 * layers * d), Product(n, d, m, batch)]
+    for layer in range(layers):
         out += _position_layer(settings, batch, m, n, batch if layer else 1)
-    return [*out, Product(n, settings.width, m, batch)]
+    return out
 
 
 def _recurrent(settings: ModelSettings, batch: int, m: int, n: int) -> list[Product]:
@@ -157,9 +154,10 @@ def _recurrent(settings: ModelSettings, batch: int, m: int, n: int) -> list[Prod
 
 def _uncached(settings: ModelSettings, batch: int, m: int, n: int) -> list[Product]:
     """The Transformer form of Seq2Slate: step t runs t tokens through all layers."""
-    out = _pointer(settings, batch, m, n)
+    d, layers = settings.width, settings.decoder_layers
+    out = [*_pointer(settings, batch, m, n), Product(batch * m, d, 2 * layers * d, times=n)]
     for tokens in range(1, n + 1):
-        out += _position_layer(settings, batch, m, tokens, batch) * settings.decoder_layers
+        out += _position_layer(settings, batch, m, tokens, batch) * layers
     return out
 
 

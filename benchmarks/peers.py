@@ -16,16 +16,14 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
-from benchmarks.arithmetic import ShapedLimit, matrix_rate, operations, products_of
+from benchmarks.arithmetic import ShapedLimit, matrix_rate
 from benchmarks.decode import bench_spec, random_inputs
 from benchmarks.peer_networks import (
     GREF,
     PAPER_MS,
     SERVED,
     Engine,
-    Run,
     check_equal,
     compile_network,
     make_network,
@@ -33,7 +31,8 @@ from benchmarks.peer_networks import (
 )
 from benchmarks.peer_plots import plot_peers
 from benchmarks.peer_report import Report, Timing, aims_table, peer_table, this_machine
-from benchmarks.rounds import Call, Clock, interleaved, ratio, spread
+from benchmarks.peer_timing import bound, clock_of, timing
+from benchmarks.rounds import Call, Clock, interleaved
 from contracts.features import FeatureSpec
 from contracts.reading import write_json
 from training.settings import ModelSettings
@@ -51,6 +50,7 @@ python benchmarks/peers.py --device cuda --engine torchscript --engine graph
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console, errors = Console(), Console(stderr=True)
+console.width = max(console.width, 104)  # a pipe has 80, which is too few for the tables
 
 
 @app.command(epilog=EPILOG)
@@ -83,7 +83,7 @@ def main(
     try:
         chosen = _device(device)
         formats = _formats(engine or ["torchscript"])
-        ticking = _clock(clock, chosen, threads)
+        ticking = clock_of(clock, chosen, threads)
         settings = ModelSettings(
             width=width, encoder_layers=layers, decoder_layers=layers, heads=heads
         )
@@ -165,42 +165,25 @@ def measure(
                 if one != "eager":
                     check_equal(network, run, inputs, f"{name} as {one}")
                     progress.advance(task)
-                calls[_key(name, one)] = _bound(run, inputs)
+                calls[_key(name, one)] = bound(run, inputs)
         for one in engines:
             if one in ("eager", "torchscript"):
                 run = served_engines(spec, settings, one, batch, candidates, device)
-                calls[_key(SERVED, one)] = _bound(run, inputs)
+                calls[_key(SERVED, one)] = bound(run, inputs)
     with console.status(f"batch {batch}: {rounds} rounds of {len(calls)} calls"):
         times = interleaved(calls, rounds, device, clock)
     for one in engines:
         for name in (*PAPER_MS, SERVED):
             if _key(name, one) not in times:
                 continue
-            own = times[_key(name, one)]
-            products = products_of(
-                GREF if name == SERVED else name, spec, settings, batch, candidates
-            )
-            yield Timing(
-                network=name,
-                engine=one,
-                batch=batch,
-                candidates=candidates,
-                list_size=spec.list_size,
-                ms=spread(own),
-                to_gref=ratio(own, times[_key(GREF, one)]),
-                operations=operations(products),
-                limit_ms=1e3 * operations(products) / rate,
-                shaped_ms=1e3 * limit.seconds(products),
-            )
+            own, of_gref = times[_key(name, one)], times[_key(GREF, one)]
+            size = batch, candidates
+            yield timing(name, one, spec, settings, size, own, of_gref, rate, limit)
 
 
 def rounds_of(rounds: int, batch: int) -> int:
     """Fewer rounds of larger batches, whose calls take longer and vary less."""
     return max(3, rounds // (1 if batch < 16 else 8 if batch < 256 else 40))
-
-
-def _bound(run: Run, inputs: tuple[Tensor, ...]) -> Call:
-    return lambda: run(*inputs)
 
 
 def _key(name: str, engine: str) -> str:
@@ -222,14 +205,6 @@ def _formats(given: list[str]) -> list[Engine]:
         if one not in allowed:
             raise ValueError(f"--engine {one}; allowed: {', '.join(allowed)}")
     return given  # type: ignore[return-value]
-
-
-def _clock(clock: str, device: str, threads: int) -> Clock:
-    if clock not in get_args(Clock):
-        raise ValueError(f"--clock {clock}; allowed: {', '.join(get_args(Clock))}")
-    if clock == "cpu" and (device != "cpu" or threads > 1):
-        raise ValueError("--clock cpu adds threads up; allowed: on the CPU with --threads 1")
-    return clock  # type: ignore[return-value]
 
 
 if __name__ == "__main__":

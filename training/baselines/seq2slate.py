@@ -82,8 +82,8 @@ class Seq2Slate(nn.Module):
 class Seq2SlateTransformer(nn.Module):
     """Transformer blocks over the candidates and over the list so far, and the same pointer.
 
-    Every step runs over the whole list so far, as a decoder without a key/value cache does. With
-    one it is Gen-Reranker decoded one item at a time.
+    A textbook decoder: nothing is kept between steps, each runs over the whole list so far and
+    projects the candidates anew. With a cache it is Gen-Reranker decoded one item at a time.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Seq2SlateTransformer(nn.Module):
     ) -> None:
         super().__init__()
         width = settings.width
+        self.width = width
         self.list_size = spec.list_size
         self.input = CandidateInput(spec, width, positions)
         self.candidate_layers = nn.ModuleList(
@@ -99,6 +100,7 @@ class Seq2SlateTransformer(nn.Module):
         )
         self.begin = nn.Parameter(torch.randn(width) * 0.02)
         self.place = nn.Embedding(spec.list_size, width)
+        self.memory = nn.Linear(width, 2 * settings.decoder_layers * width)
         self.list_layers = nn.ModuleList(
             PositionLayer(settings) for _ in range(settings.decoder_layers)
         )
@@ -128,8 +130,9 @@ class Seq2SlateTransformer(nn.Module):
             length = inputs_BTD.size(1)
             h_BTD = inputs_BTD + self.place.weight[:length]
             among = causal_mask(0, length, z_BMD.device)
-            for layer in self.list_layers:
-                h_BTD = layer(h_BTD, z_BMD, mask, among)
+            memory = self.memory(z_BMD).split(self.width, 2)
+            for index, block in enumerate(self.list_layers):
+                h_BTD = block(h_BTD, memory[2 * index], memory[2 * index + 1], mask, among)
             pointed_BM = self.point(torch.tanh(key_BMD + self.query(h_BTD[:, -1:]))).squeeze(-1)
             scores_BM = pointed_BM + bias_BM
             item_B1 = scores_BM.argmax(dim=1, keepdim=True)
