@@ -7,7 +7,7 @@ never sees a request that the client gave up on.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
@@ -72,6 +72,8 @@ class RerankMetrics:
             registry=registry,
         )
 
+        self._seen: set[tuple[str, str]] = set()
+
     def count_relaxed(self, pins: int, positions: int) -> None:
         self._relaxed.labels("pin").inc(pins)
         self._relaxed.labels("limit").inc(positions)
@@ -83,6 +85,11 @@ class RerankMetrics:
         self, release: str | None, arm: str, fallback: Fallback | None, latency_s: float
     ) -> None:
         name = release or "unknown"
+        if (name, arm) not in self._seen:
+            # 0 from the start, so that the first fallback of a kind is an increase to an alert.
+            for outcome in ("ok", *get_args(Fallback)):
+                self._requests.labels(name, arm, outcome)
+            self._seen.add((name, arm))
         self._requests.labels(name, arm, fallback or "ok").inc()
         self._latency.labels(name, arm).observe(latency_s)
 

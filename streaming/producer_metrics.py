@@ -21,6 +21,8 @@ class ProducerMetrics:
         self.spooled = counter("spooled", "Events written to the spool on disk.")
         self.resent = counter("resent", "Events sent again because no answer came to the first.")
         self.dropped = counter("dropped", "Events that are lost, by reason.", "reason")
+        for reason in ("invalid", "overflow", "closed", "refused"):
+            self.dropped.labels(reason)  # 0 from the start: the first loss is an increase
         self.spool_errors = counter("spool_errors", "Writes that the spool's disk refused.")
         self.spool_damaged = counter(
             "spool_damaged_bytes", "Bytes of the spool that could not be read back."
