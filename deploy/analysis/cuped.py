@@ -9,6 +9,8 @@ arms were dealt without regard to it. So theta is the regression of the one infl
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -42,20 +44,33 @@ def imbalance(arms: TwoArms, past: Floats, sizes: Floats) -> Difference | None:
     return found[0] if found is not None and found[0].variance > 0 else None
 
 
-def adjust(effect: Difference, past: Difference) -> tuple[Difference, float]:
-    """The effect less what the past explains, and by which part its variance fell (rho^2).
+def adjust(effect: Difference, past: Difference) -> Difference:
+    """The effect less what the past explains; its variance is that of the regression's residuals.
 
-    The variance is that of the regression's residuals; theta costs a degree of freedom, nothing
-    among thousands of units.
+    Theta costs a degree of freedom, nothing among hundreds of units.
     """
     theta = float(effect.influence @ past.influence) / past.variance
-    residual = effect.influence - theta * past.influence
-    adjusted = Difference(
-        effect.units,
-        effect.means,
-        effect.value - theta * past.value,
-        residual,
-        effect.degrees - 1,
+    return replace(
+        effect,
+        value=effect.value - theta * past.value,
+        influence=effect.influence - theta * past.influence,
+        degrees=effect.degrees - 1,
     )
-    before = effect.variance
-    return adjusted, 1 - adjusted.variance / before if before > 0 else 0.0
+
+
+def adjust_relative(
+    relative: Difference, absolute: Difference, adjusted: Difference, past: Difference
+) -> Difference:
+    """The relative effect, of the adjusted difference and the adjusted mean of the control.
+
+    To the first order this is ``adjust(relative, past)``; so its sign is that of the absolute
+    effect too. The control's mean moves by its part of theta X, the arm's by the rest.
+    """
+    control, arm = absolute.units
+    moved = (absolute.value - adjusted.value) * arm / (control + arm)
+    return replace(adjust(relative, past), value=adjusted.value / (absolute.means[0] + moved))
+
+
+def variance_reduction(effect: Difference, adjusted: Difference) -> float:
+    """By which part the variance fell: rho^2."""
+    return 1 - adjusted.variance / effect.variance if effect.variance > 0 else 0.0

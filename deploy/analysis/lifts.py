@@ -105,22 +105,29 @@ class LiftTracker:
         past, series.cuped = self._past(collected, pair, top, bottom, sizes)
         mean = float(sums.sum() / sizes.sum())
         mde = self._experiment.stopping.mde
+        absolute, relative = found
+        adjusted = absolute if past is None else cuped.adjust(absolute, past)
+        if relative is not None and past is not None:
+            relative = cuped.adjust_relative(relative, absolute, adjusted, past)
         scales: tuple[tuple[Scale, Difference | None, float], ...] = (
-            ("absolute", found[0], sequences.mixture_scale(mde, mean)),
-            ("relative", found[1], mde),
+            ("absolute", adjusted, sequences.mixture_scale(mde, mean)),
+            ("relative", relative, mde),
         )
-        for scale, plain, tau in scales:
-            if plain is None or min(plain.units) < sequences.MIN_UNITS or not tau > 0:
+        for scale, effect, tau in scales:
+            if effect is None or min(effect.units) < sequences.MIN_UNITS or not tau > 0:
                 continue
-            effect, saved = (plain, 0.0) if past is None else cuped.adjust(plain, past)
             if not effect.variance > 0:
                 continue
             points = series.points[scale]
             points.append(self._point(time, effect, tau))
             series.effects[scale] = self._effect(effect, tuple(points))
-            if past is not None and scale == "absolute":
-                unadjusted = self._effect(plain, (self._point(time, plain, tau),), keep=False)
-                series.cuped = _with_past(series.cuped, saved, unadjusted)
+        if past is not None and series.effects["absolute"] is not None:
+            plain = self._point(time, absolute, scales[0][2])
+            series.cuped = _with_past(
+                series.cuped,
+                cuped.variance_reduction(absolute, adjusted),
+                self._effect(absolute, (plain,), keep=False),
+            )
 
     def _past(
         self, collected: Collected, pair: Pair, top: int, bottom: int, sizes: Floats

@@ -29,7 +29,7 @@ def stages_of(experiment: Experiment, known: Sequence[Stage] | None) -> tuple[St
 
     Raises:
         ContractError: a stage has other arms than the experiment, weights that do not sum to 1,
-            or is not later than the one before.
+            or is earlier than the one before (of two at one time the first is empty).
     """
     if experiment.started is None:
         return ()
@@ -48,8 +48,8 @@ def stages_of(experiment: Experiment, known: Sequence[Stage] | None) -> tuple[St
                 f"{where}: weights sum to {sum(stage.weights.values()):g}; "
                 "allowed: 1, none negative"
             )
-        if number and stage.since <= known[number - 1].since:
-            raise ContractError(f"{where}: is not later than the one before; allowed: in order")
+        if number and stage.since < known[number - 1].since:
+            raise ContractError(f"{where}: is earlier than the one before; allowed: in order")
     return tuple(known)
 
 
