@@ -87,7 +87,7 @@ def main(
         width=settings.width,
         layers=(settings.encoder_layers, settings.decoder_layers),
         heads=settings.heads,
-        rounds={batch: rounds},
+        rounds={str(batch): rounds},
         rows=[*with_m, *with_n],
     )
     if out is not None:

@@ -63,13 +63,13 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """``rows`` in the order in which they were taken."""
+    """``rows`` in the order in which they were taken; ``rounds`` by batch size."""
 
     machine: Machine
     width: int
     layers: tuple[int, int]
     heads: int
-    rounds: dict[int, int]
+    rounds: dict[str, int]
     rows: list[Timing]
 
 
@@ -101,7 +101,7 @@ def peer_table(report: Report, batch: int, engine: str) -> Table:
     eager = {row.network: row for row in rows if row.engine == "eager"}
     table = Table(
         title=f"{engine}, batch {batch}, m = {rows[0].candidates}, n = {rows[0].list_size}, "
-        f"{report.rounds[batch]} rounds",
+        f"{report.rounds[str(batch)]} rounds",
         caption="medians (quartiles); paper: Table 2, on a Tesla T4; of limit: the time of the "
         "matrix products at the machine's best rate, and at that of their own shapes, of ms",
     )

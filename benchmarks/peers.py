@@ -116,7 +116,7 @@ def main(
         width=width,
         layers=(layers, layers),
         heads=heads,
-        rounds=counts,
+        rounds={str(size): count for size, count in counts.items()},
         rows=rows,
     )
     for size in batches:
