@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
@@ -99,19 +100,34 @@ def test_engine_parameters() -> None:
     assert decoder.instance_group[0].count == 3
 
 
-def test_warmup_runs_every_bucket_twice() -> None:
+def test_warmup_runs_every_bucket_twice_alone_and_as_a_batch() -> None:
     for part in ("encoder", "decoder"):
         warmups = parsed(part).model_warmup
         first = "ITEM_CAT" if part == "encoder" else "Z"
-        assert [w.inputs[first].dims[0] for w in warmups] == list(SPEC.candidate_buckets)
+        assert [(w.inputs[first].dims[0], w.batch_size) for w in warmups] == [
+            (bucket, size) for bucket in SPEC.candidate_buckets for size in (1, 8)
+        ]
         assert {w.count for w in warmups} == {2}
+        assert len({w.name for w in warmups}) == len(warmups)
     files = warmup_files(ServingSettings(), SPEC)
     for warmup in parsed("encoder").model_warmup:
         count = int.from_bytes(files[warmup.inputs["COUNT"].input_data_file], "little")
         assert count == warmup.inputs["ITEM_CAT"].dims[0]
+    small = parsed("encoder", settings=ServingSettings(max_batch_size=4))
+    assert {w.batch_size for w in small.model_warmup} == {1}, "8 would not be served"
     off = ServingSettings(warmup=False)
     assert not parsed("encoder", settings=off).model_warmup
     assert not warmup_files(off, SPEC)
+
+
+def test_batching_can_wait_for_company_or_be_off() -> None:
+    waiting = parsed("decoder", settings=ServingSettings(max_queue_delay_us=500))
+    assert waiting.dynamic_batching.max_queue_delay_microseconds == 500
+    for part in ("encoder", "decoder"):
+        assert parsed(part).HasField("dynamic_batching")
+        assert not parsed(part, settings=ServingSettings(batching=False)).HasField(
+            "dynamic_batching"
+        )
 
 
 names = st.lists(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True), unique=True, max_size=6)
@@ -147,7 +163,15 @@ def test_widths_follow_any_spec(item: list[str], user: list[str], split: int, wi
     assert dims(decoder, "ORDER") == dims(ensemble, "ORDER") == [3]
 
 
-@pytest.mark.parametrize("wrong", [{"instances": 0}, {"max_batch_size": 5000}])
-def test_impossible_settings(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"instances": 0},
+        {"max_batch_size": 5000},
+        {"max_queue_delay_us": -1},
+        {"warmup_batches": (1, 0)},
+    ],
+)
+def test_impossible_settings(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="allowed"):
         ServingSettings(**wrong)

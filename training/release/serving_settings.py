@@ -19,9 +19,14 @@ class ServingSettings(Strict, kw_only=True, frozen=True):
         intra_op_threads: torch threads of each process, in profile ``cpu``; instances x threads
             x 2 engines should not exceed the cores, or the processes take turns and the slowest
             requests suffer.
-        warmup: run every candidate bucket twice before the model counts as ready; the first two
-            calls of a TorchScript engine are slow for each shape.
-        max_queue_size: requests that may wait for an engine; more are refused at once.
+        warmup: run every candidate bucket twice, alone and as a batch, before the model counts as
+            ready; the first two calls of a TorchScript engine are slow.
+        warmup_batches: the sizes of those batches; sizes above ``max_batch_size`` are left out.
+        batching: join requests of one bucket that wait for an engine into one call.
+        max_queue_delay_us: microseconds that a request is held back in the hope of company. 0 joins
+            only what waits anyway.
+        max_queue_size: requests that may wait for an engine; more are refused at once. Without
+            ``batching`` Triton has no such bound.
     """
 
     profile: Literal["cpu", "gpu", "tensorrt", "aoti"] = "cpu"
@@ -29,6 +34,9 @@ class ServingSettings(Strict, kw_only=True, frozen=True):
     instances: int = 1
     intra_op_threads: int = 1
     warmup: bool = True
+    warmup_batches: tuple[int, ...] = (1, 8)
+    batching: bool = True
+    max_queue_delay_us: int = 0
     max_queue_size: int = 256
 
     def __post_init__(self) -> None:
@@ -36,8 +44,13 @@ class ServingSettings(Strict, kw_only=True, frozen=True):
             ("max_batch_size", 1, 1024),
             ("instances", 1, 256),
             ("intra_op_threads", 1, 256),
+            ("max_queue_delay_us", 0, 1_000_000),
             ("max_queue_size", 1, 1_000_000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}; allowed: {low} to {high}")
+        if any(size < 1 for size in self.warmup_batches):
+            raise ValueError(
+                f"warmup_batches is {self.warmup_batches}; allowed: sizes of 1 or more"
+            )

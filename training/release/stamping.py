@@ -16,7 +16,7 @@ from training.release.serving_settings import ServingSettings
 
 BASE = Path(__file__).resolve().parents[2] / "model_repository" / "base"
 PREFIX = "gref"
-#: Runs of each warm-up shape: TorchScript profiles in the first and optimises in the second.
+#: Runs of each warm-up: TorchScript profiles in the first and optimises in the second.
 WARMUP_RUNS = 2
 
 
@@ -73,7 +73,7 @@ def stamp(
         return config
     names = _interface_names(read_base("ensemble", base, profile), part)
     _set_dims(f"{profile}/{part}", config, _dims(facts), names)
-    config.dynamic_batching.default_queue_policy.max_queue_size = settings.max_queue_size
+    _set_batching(config, settings)
     config.instance_group[0].count = settings.instances
     if profile == "aoti":
         group = config.instance_group[0]
@@ -81,7 +81,9 @@ def stamp(
     _set_parameters(config, _engine_parameters(part, facts, settings))
     if settings.warmup:
         for bucket in facts.spec.candidate_buckets:
-            config.model_warmup.append(_warmup(config, bucket, names))
+            for size in settings.warmup_batches:
+                if size <= settings.max_batch_size:
+                    config.model_warmup.append(_warmup(config, bucket, size, names))
     _rename(config, names, facts.tensors.get(part, {}))
     return config
 
@@ -225,11 +227,20 @@ def _rows(group: FeatureGroup) -> str:
     return canonical_json(rows).decode()
 
 
+def _set_batching(config: model_config_pb2.ModelConfig, settings: ServingSettings) -> None:
+    if not settings.batching:
+        config.ClearField("dynamic_batching")
+        return
+    config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
+    config.dynamic_batching.default_queue_policy.max_queue_size = settings.max_queue_size
+
+
 def _warmup(
-    config: model_config_pb2.ModelConfig, bucket: int, names: Mapping[str, str]
+    config: model_config_pb2.ModelConfig, bucket: int, size: int, names: Mapping[str, str]
 ) -> model_config_pb2.ModelWarmup:
+    """A batch of ``size`` requests that Triton joins, as it would users' requests."""
     warmup = model_config_pb2.ModelWarmup(
-        name=f"candidates_{bucket}", batch_size=1, count=WARMUP_RUNS
+        name=f"candidates_{bucket}_batch_{size}", batch_size=size, count=WARMUP_RUNS
     )
     for tensor in config.input:
         entry = warmup.inputs[tensor.name]
