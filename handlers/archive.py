@@ -27,6 +27,7 @@ import contracts
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError, read_yaml, write_yaml
 from contracts.releases import (
+    CHECKPOINT,
     MANIFEST,
     ReleaseManifest,
     file_sha256,
@@ -94,11 +95,12 @@ def make_archive(release: Path, out: Path, settings: TorchServeSettings | None =
         OSError: the disk is full, or ``out`` cannot be written.
     """
     manifest = verify_release(release)
+    files = _files_of(release, manifest)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".archive-", dir=out) as folder:
         aside = Path(folder)
         content = aside / "content"
-        _collect(release, manifest, content)
+        _collect(release, manifest, files, content)
         write_yaml(aside / MODEL_CONFIG, settings or TorchServeSettings())
         packed = _run_archiver(archive_name(manifest.name), content, aside)
         final = aside / packed.name
@@ -109,15 +111,31 @@ def make_archive(release: Path, out: Path, settings: TorchServeSettings | None =
     return target
 
 
-def _collect(release: Path, manifest: ReleaseManifest, content: Path) -> None:
+def _files_of(release: Path, manifest: ReleaseManifest) -> dict[str, str]:
+    """Name in the archive -> path in the release, of engines that TorchServe can run."""
+    try:
+        return {
+            ENCODER: find_engine(manifest, "encoder", FORMATS).file,
+            DECODER: find_engine(manifest, "decoder", FORMATS).file,
+            FEATURES: FEATURES,
+        }
+    except ContractError as error:
+        raise ContractError(
+            f"{error}: python training/export.py --engine torchscript --checkpoint "
+            f"{release / CHECKPOINT} --data SLATES --out ENGINES; Triton serves it as it is "
+            f"(profile {manifest.profile})"
+        ) from error
+
+
+def _collect(
+    release: Path, manifest: ReleaseManifest, files: dict[str, str], content: Path
+) -> None:
     package = content / "contracts"
     package.mkdir(parents=True)
     for source in sorted(Path(contracts.__path__[0]).glob("*.py")):
         shutil.copyfile(source, package / source.name)
     shutil.copyfile(release / MANIFEST, content / MANIFEST)
-    names = {ENCODER: find_engine(manifest, "encoder", FORMATS).file}
-    names |= {DECODER: find_engine(manifest, "decoder", FORMATS).file, FEATURES: FEATURES}
-    for name, file in names.items():
+    for name, file in files.items():
         shutil.copyfile(release / file, content / name)
         if file_sha256(content / name) != manifest.files[file]:
             raise ContractError(f"{release}: {file} changed while it was archived; try again")

@@ -14,6 +14,7 @@ from contracts.datasets import read_dataset
 from contracts.engine_fit import EngineMismatchError, ServingMachine
 from contracts.reading import ContractError
 from contracts.releases import CHECKPOINT, verify_release
+from handlers.archive import make_archive
 from tests.model.tiny import SPEC, lively_model, model_settings
 from tests.training.runs import done, make_data
 from training import export
@@ -121,6 +122,8 @@ def test_a_release_of_packages(engines: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineMismatchError, match="this machine has another"):
         install(release, tmp_path / "served", machine=lambda: other)
     assert install(release, tmp_path / "served")
+    with pytest.raises(ContractError, match="encoder is aotinductor, and what runs here is torch"):
+        make_archive(release, tmp_path / "store")
 
 
 def test_a_file_that_is_no_package(engines: Path, tmp_path: Path) -> None:

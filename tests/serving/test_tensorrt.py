@@ -19,7 +19,8 @@ from contracts.encoding import EncodedBatch
 from contracts.engine_fit import ServingMachine
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError
-from contracts.releases import verify_release
+from contracts.releases import CHECKPOINT, verify_release
+from handlers.archive import app as archive_command
 from tests.model.tiny import SPEC as WIDE
 from tests.model.tiny import model_settings
 from tests.training.runs import WORLD, done, make_data, run
@@ -234,6 +235,16 @@ def test_a_release_of_plans(release: Path) -> None:
     models = sorted(path.name for path in (release / "repository").iterdir())
     assert models == ["gref_r0001", *(f"gref_r0001_{part}" for part in sorted(files))]
     assert (release / "repository" / "gref_r0001_encoder" / "warmup").is_dir()
+
+
+def test_torchserve_refuses_plans_in_words(release: Path, tmp_path: Path) -> None:
+    options = ["--release", str(release), "--out", str(tmp_path / "store")]
+    refused = CliRunner().invoke(archive_command, options)
+    assert refused.exit_code == 2
+    told = refused.output.replace("\n", " ")
+    assert "the encoder is tensorrt, and what runs here is torchscript" in told
+    assert f"--engine torchscript --checkpoint {release / CHECKPOINT}" in told
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_flipped_byte_of_a_plan_is_refused(release: Path, tmp_path: Path) -> None:

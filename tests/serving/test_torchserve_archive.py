@@ -22,6 +22,8 @@ from contracts.releases import MANIFEST, ReleaseManifest, file_sha256
 from contracts.torchserve import MODEL_CONFIG, HandlerSettings, TorchServeSettings
 from handlers import archive as archive_module
 from handlers.archive import app, make_archive
+from training.release.publishing import publish
+from training.release.serving_settings import ServingSettings
 
 pytest.importorskip("model_archiver", reason="needs torch-model-archiver")
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +126,19 @@ def test_engines_of_another_format_are_refused(release: Path, tmp_path: Path) ->
     write_json(release / MANIFEST, msgspec.structs.replace(manifest, engines=engines))
     with pytest.raises(ContractError, match="encoder is tensorrt, and what runs here is torchscr"):
         make_archive(release, tmp_path / "store")
-    assert list((tmp_path / "store").iterdir()) == []
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_gpu_profile_has_the_engines_of_the_cpu_profile(
+    toy_engines: Path, toy_release: Path, tmp_path: Path
+) -> None:
+    """TorchScript for Triton's pytorch backend: an archive of it holds the same two files."""
+    release = publish(toy_engines, tmp_path / "releases", ServingSettings(profile="gpu"))
+    found = []
+    for one in (toy_release, release):
+        with zipfile.ZipFile(make_archive(one, tmp_path / one.parent.name)) as packed:
+            found.append([packed.read(name) for name in ("encoder.pt", "decoder.pt")])
+    assert found[0] == found[1]
 
 
 def test_an_archiver_that_fails_leaves_the_old_archive(
