@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contracts.assignment import Route, Router, seed_of
 from contracts.slates import RerankRequest
 from handlers.rerank_job import Call, RerankJob
+from handlers.rerank_result import RerankError
 from handlers.served_release import ServedRelease
 
 
@@ -17,6 +18,8 @@ class RoutedCall:
     Attributes:
         routes: of each request, by the routing that was in force when the call began.
     """
+
+    _refused = False
 
     def __init__(
         self,
@@ -44,9 +47,15 @@ class RoutedCall:
         )
         self._temperature = temperature
         self._seeds = seeds
+        if seeds is not None and len(seeds) != len(requests):
+            said = f"{len(seeds)} seeds for {len(requests)} requests"
+            self.job.fail_rest(RerankError("bad_request", said))
+            self._refused = True
 
     def by_release(self) -> dict[str, list[int]]:
         """The rows that go to each release."""
+        if self._refused:
+            return {}
         rows: dict[str, list[int]] = defaultdict(list)
         for row, route in enumerate(self.routes):
             rows[route.release].append(row)
@@ -54,19 +63,22 @@ class RoutedCall:
 
     def prepare(self, served: ServedRelease, rows: Sequence[int]) -> list[Call]:
         """The messages that ask a release for some of the rows."""
-        given, seeds = self._temperature, self._seeds
-        own = [self.routes[row] for row in rows]
-        heats = [route.temperature for route in own] if given is None else given
-        if seeds is None:
-            if given:  # not drawn by the routing, which has no seed for them then
-                own_seeds = [seed_of(self.job.requests[row].request_id) for row in rows]
-            else:
-                own_seeds = [route.seed for route in own]
-        elif len(seeds) == len(self.routes):
-            own_seeds = [seeds[row] for row in rows]
-        else:
-            own_seeds = list(seeds)  # refused, and the message says why
-        return self.job.prepare(served, heats, own_seeds, rows)
+        heats: float | list[float] = [self.routes[row].temperature for row in rows]
+        seeds = [self.routes[row].seed for row in rows]
+        if self._temperature is not None:
+            heats = self._temperature
+            if heats:  # the routing, which may not have explored it, has no seed for it then
+                seeds = [_seed(self.job.requests[row]) for row in rows]
+        if self._seeds is not None:
+            seeds = [self._seeds[row] for row in rows]
+        return self.job.prepare(served, heats, seeds, rows)
+
+
+def _seed(request: RerankRequest) -> int:
+    try:
+        return seed_of(request.request_id)
+    except AttributeError:  # a malformed request
+        return 0
 
 
 def _route(router: Router, request: RerankRequest) -> Route:
