@@ -66,6 +66,7 @@ def test_our_programs_take_their_command_lines(rendered: Rendered, name: str) ->
         seen[workload] = parse(words[1], words[2:])
     if name != "canary-by-header":
         assert {"gref-consumer", "gref-refresh", "gref-compact"} <= set(seen)
+        assert ("gref-watch" in seen) == (name != "torchserve"), "TorchServe has no such control"
         assert seen["gref-consumer"]["table"] == seen["gref-refresh"]["feedback"]
         assert seen["gref-refresh"]["promote"] is False, "promotion is an experiment's business"
 

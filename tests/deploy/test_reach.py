@@ -24,7 +24,10 @@ def test_triton_is_reached_by_ranking_servers_and_the_rollout_alone(
 ) -> None:
     objects = rendered(name)
     triton = pod_of(objects, "triton")
-    rollout = Peer({**triton.labels, "app.kubernetes.io/component": "rollout"}, "gref", {})
+    rollout = pod_of(objects, "rollout")
+    assert may_leave(objects, rollout, triton, GRPC)
+    assert not may_leave(objects, rollout, INTERNET, GRPC)
+    assert may_leave(objects, rollout, monitoring(), 9090)
     assert may_enter(objects, ranking_server(), triton, GRPC)
     assert may_enter(objects, rollout, triton, GRPC)
     assert may_enter(objects, monitoring(), triton, METRICS)

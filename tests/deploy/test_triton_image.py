@@ -19,7 +19,9 @@ from tritonclient.utils import InferenceServerException
 
 from contracts.routing import Routing
 from deploy.cluster.rendering import Object, containers, pod_template
+from deploy.control_key import CONTROL_HEADER, CONTROL_VARIABLE
 from deploy.images import triton_probe, triton_start
+from deploy.rolling.replicas import Replica, ReplicaError
 from deploy.triton_process import Ports, choose_ports
 from handlers.client import RerankClient
 from tests.deploy.conftest import find
@@ -29,7 +31,7 @@ from tests.serving.toy_engines import toy_request, write_toy_engines
 from training.release.installing import install
 from training.release.publishing import publish
 
-HEADER = {"triton-grpc-protocol-gref-control": KEY}
+HEADER = {CONTROL_HEADER: KEY}
 Rendered = Callable[[str], list[Object]]
 Pod = tuple[Container, subprocess.Popen[bytes]]
 
@@ -58,7 +60,7 @@ def test_it_serves_and_the_probes_agree(container: Pod) -> None:
     assert f"HTTPService at 127.0.0.1:{pod.ports.http}" in log, "HTTP is for the probes alone"
 
 
-def test_control_of_models_needs_the_key(container: Pod) -> None:
+def test_control_of_models_needs_the_key(container: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     pod, _ = container
     with triton.InferenceServerClient(f"127.0.0.1:{pod.ports.grpc}") as client:
         wrong = {"triton-grpc-protocol-gref-control": "guess"}
@@ -75,6 +77,14 @@ def test_control_of_models_needs_the_key(container: Pod) -> None:
                     call(headers)
         index = client.get_model_repository_index(headers=HEADER)
         assert "gref_r0001" in [model.name for model in index.models]
+    replica = Replica(f"127.0.0.1:{pod.ports.grpc}")
+    with pytest.raises(ReplicaError, match="restricted"):
+        replica.loaded()
+    replica.close()
+    monkeypatch.setenv(CONTROL_VARIABLE, KEY)
+    replica = Replica(f"127.0.0.1:{pod.ports.grpc}")
+    assert replica.loaded() == ("r0001",)
+    replica.close()
     for path in ("/v2/repository/index", "/v2/repository/models/gref_r0001/unload"):
         assert pod.http(path, b"{}") == 403
     assert pod.probe("readinessProbe").returncode == 0
