@@ -65,10 +65,9 @@ class OmtpDecode(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As ``forward`` with the noise given, None for greedy: no step depends on the data."""
         z_BMD, e_BMR, f_BMR = self.decoder.split(z_BMZ)
-        batch = z_BMD.size(0)
         memory = self.decoder.memory(z_BMD)
         cache = self.decoder.empty_cache(z_BMD)
-        x_BTD = self.decoder.first(batch)
+        x_BTD = self.decoder.first(z_BMD.size(0))
         bias_BM = prior_BM
         pair_BM = torch.zeros_like(prior_BM)
         items: list[Tensor] = []
@@ -84,35 +83,76 @@ class OmtpDecode(nn.Module):
             logits_BHM = queries_BHD @ z_BMD.transpose(1, 2)
             first = len(items)
             for head in range(min(self.block, self.list_size - first)):
-                place = first + head
-                scores_BM = logits_BHM[:, head] + bias_BM
-                if self.decoder.pair_rank > 0:
-                    scores_BM = scores_BM + pair_BM
-                if rules is not None:
-                    place_B1 = torch.full([batch, 1], place, device=z_BMD.device)
-                    scores_BM = restrict(scores_BM, place_B1, rules)
-                noise_BM: Optional[Tensor] = None
-                if noise_BNM is not None:
-                    noise_BM = noise_BNM[:, place]
-                item_B1 = pick(scores_BM, temperature_B1, noise_BM)
-                bias_BM = block_picked(bias_BM, item_B1)
-                pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item_B1[:, 0])
-                if rules is not None:
-                    chosen_B, _ = settle(scores_BM, item_B1, None)
-                    place_B1 = torch.full([batch, 1], place, device=z_BMD.device)
-                    rules = placed(rules, place_B1, chosen_B)
-                items.append(item_B1)
-                scores.append(scores_BM)
+                bias_BM, pair_BM, rules = self.choose(
+                    logits_BHM[:, head],
+                    bias_BM,
+                    pair_BM,
+                    (e_BMR, f_BMR),
+                    temperature_B1,
+                    noise_BNM,
+                    rules,
+                    items,
+                    scores,
+                )
             places = torch.arange(first + 1, len(items) + 1, device=z_BMD.device)
             x_BTD = self.decoder.embed(z_BMD, torch.cat(items[first:], dim=1), places)
-        # Log-probabilities of the whole list at once: the loop is bound by the number of its steps.
+        return self.settled(items, scores, passes, temperature_B1, noise_BNM is not None)
+
+    def choose(
+        self,
+        logits_BM: Tensor,
+        bias_BM: Tensor,
+        pair_BM: Tensor,
+        pair_vectors: tuple[Tensor, Tensor],
+        temperature_B1: Tensor,
+        noise_BNM: Optional[Tensor],
+        rules: Optional[Rules],
+        items: list[Tensor],
+        scores: list[Tensor],
+    ) -> tuple[Tensor, Tensor, Optional[Rules]]:
+        """Choose one more item: it is appended to ``items`` [B, 1], what it scored to ``scores``.
+
+        Returns:
+            bias, pairwise term and rules for the next one.
+        """
+        place = len(items)
+        scores_BM = logits_BM + bias_BM
+        if self.decoder.pair_rank > 0:
+            scores_BM = scores_BM + pair_BM
+        place_B1: Optional[Tensor] = None
+        if rules is not None:
+            place_B1 = torch.full([logits_BM.size(0), 1], place, device=logits_BM.device)
+            scores_BM = restrict(scores_BM, place_B1, rules)
+        noise_BM: Optional[Tensor] = None
+        if noise_BNM is not None:
+            noise_BM = noise_BNM[:, place]
+        item_B1 = pick(scores_BM, temperature_B1, noise_BM)
+        items.append(item_B1)
+        scores.append(scores_BM)
+        e_BMR, f_BMR = pair_vectors
+        bias_BM = block_picked(bias_BM, item_B1)
+        pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item_B1[:, 0])
+        if rules is not None and place_B1 is not None:
+            chosen_B, _ = settle(scores_BM, item_B1, None)
+            rules = placed(rules, place_B1, chosen_B)
+        return bias_BM, pair_BM, rules
+
+    def settled(
+        self,
+        items: list[Tensor],
+        scores: list[Tensor],
+        passes: int,
+        temperature_B1: Tensor,
+        sampled: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``forward`` gives, of the whole list at once: a loop costs by its steps."""
         order_BN, log_prob_BN = settle(
             torch.stack(scores, dim=1),
             torch.stack(items, dim=1),
-            None if noise_BNM is None else temperature_B1.unsqueeze(1),
+            temperature_B1.unsqueeze(1) if sampled else None,
         )
         return (
             order_BN.int(),
             log_prob_BN.float(),
-            torch.full([batch, 1], passes, dtype=torch.int32, device=z_BMD.device),
+            torch.full_like(temperature_B1, passes, dtype=torch.int32),
         )

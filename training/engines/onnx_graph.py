@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from contracts.features import MAX_CANDIDATES, FeatureSpec
 from training.decoding.choice import gumbel_lists
-from training.decoding.omtp import OmtpDecode
 from training.decoding.rules import make_rules, relaxed
+from training.decoding.unrolled import UnrolledDecode
 from training.engines.formats import Precision
 from training.engines.torchscript import EncoderEngine
 from training.model.gen_reranker import GenReranker
@@ -79,7 +79,7 @@ class ExportedDecoder(nn.Module):
 
     def __init__(self, model: GenReranker, precision: Precision, block: int | None = None) -> None:
         super().__init__()
-        self.decode = OmtpDecode(model.decoder, model.spec.list_size, block)
+        self.decode = UnrolledDecode(model.decoder, model.spec.list_size, block)
         self.precision = precision
 
     def forward(

@@ -19,6 +19,7 @@ from contracts.reading import ContractError
 from contracts.releases import Engine
 from training.decoding.rules import make_rules, relaxed
 from training.decoding.run import Mode, make_decode
+from training.decoding.unrolled import UnrolledDecode
 from training.engines.formats import EngineSettings, Saved
 from training.engines.parity import Engines
 from training.model.gen_reranker import GenReranker
@@ -111,6 +112,15 @@ def eager_engines(model: GenReranker, mode: Mode = "omtp") -> tuple[nn.Module, n
     return EncoderEngine(model).eval(), DecoderEngine(decode).eval()
 
 
+def engine_modules(model: GenReranker, mode: Mode = "omtp") -> tuple[nn.Module, nn.Module]:
+    """Encoder and decoder as engines are made of them, from the parameters of the eager ones."""
+    if mode == "verified":
+        return eager_engines(model, mode)
+    block = 1 if mode == "one_at_a_time" else None
+    decode = UnrolledDecode(model.decoder, model.spec.list_size, block)
+    return EncoderEngine(model).eval(), DecoderEngine(decode).eval()
+
+
 def compile_engine(module: nn.Module) -> torch.jit.ScriptModule:
     """Script and freeze a module in eval mode."""
     with warnings.catch_warnings():
@@ -125,7 +135,7 @@ def save_engines(model: GenReranker, folder: Path, mode: Mode = "omtp") -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
-    for module, name in zip(eager_engines(model, mode), (ENCODER_FILE, DECODER_FILE)):
+    for module, name in zip(engine_modules(model, mode), (ENCODER_FILE, DECODER_FILE)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             packed = io.BytesIO()  # torch ends the process where a file cannot be written

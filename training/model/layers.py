@@ -6,6 +6,8 @@ Masks are additive: 0 where a query may look, a large negative number where it m
 
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
@@ -23,6 +25,25 @@ def block_where(x: Tensor, where: Tensor) -> Tensor:
 def is_free(x: Tensor) -> Tensor:
     """Where an additive mask or a masked logit is not blocked."""
     return x > -5e8
+
+
+def attend(
+    query_BTD: Tensor, key_BSD: Tensor, value_BSD: Tensor, mask: Optional[Tensor], heads: int
+) -> Tensor:
+    """Multi-head attention [B, T, D] of projections whose heads lie side by side in D."""
+    seen = scaled_dot_product_attention(
+        heads_of(query_BTD, heads),
+        heads_of(key_BSD, heads),
+        heads_of(value_BSD, heads),
+        attn_mask=mask,
+    )
+    return seen.transpose(1, 2).flatten(2)
+
+
+def heads_of(x_BSD: Tensor, heads: int) -> Tensor:
+    """[B, S, D] as [B, A, S, D / A]."""
+    width = x_BSD.size(2) // heads
+    return x_BSD.view(x_BSD.size(0), x_BSD.size(1), heads, width).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -50,9 +71,7 @@ class Attention(nn.Module):
 
     def heads_of(self, x_BSD: Tensor) -> Tensor:
         """[B, S, D] as [B, A, S, D / A]."""
-        heads = self.attention_heads
-        width = x_BSD.size(2) // heads
-        return x_BSD.view(x_BSD.size(0), x_BSD.size(1), heads, width).transpose(1, 2)
+        return heads_of(x_BSD, self.attention_heads)
 
 
 class FeedForward(nn.Module):
