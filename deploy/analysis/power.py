@@ -12,26 +12,23 @@ takes the place of z_{1 - alpha/2} sd, and the power at the end is at least that
 from __future__ import annotations
 
 import math
-
-from scipy import stats
+from statistics import NormalDist
 
 from deploy.analysis.sequences import half_width
 
 
 def fixed_power(effect: float, variance: float, alpha: float) -> float:
     """Chance that the fixed-horizon test of an estimate with this variance finds ``effect``."""
-    z = float(stats.norm.ppf(1 - alpha / 2))
+    z = NormalDist().inv_cdf(1 - alpha / 2)
     shift = effect / math.sqrt(variance)
-    return float(stats.norm.sf(z - shift) + stats.norm.cdf(-z - shift))
+    return _above(z - shift) + _above(z + shift)
 
 
 def last_look_power(effect: float, variance: float, tau: float, alpha: float) -> float:
     """Chance that the sequence excludes zero at a look; the chance by then is at least that."""
     half = half_width(variance, tau, alpha)
     deviation = math.sqrt(variance)
-    return float(
-        stats.norm.sf((half - effect) / deviation) + stats.norm.cdf((-half - effect) / deviation)
-    )
+    return _above((half - effect) / deviation) + _above((half + effect) / deviation)
 
 
 def variance_needed(effect: float, power: float, alpha: float, tau: float | None = None) -> float:
@@ -46,7 +43,7 @@ def variance_needed(effect: float, power: float, alpha: float, tau: float | None
             "and a power above alpha and below 1"
         )
     low, high = 0.0, effect**2 * 1e6
-    for _ in range(200):
+    for _ in range(100):
         middle = (low + high) / 2
         found = (
             fixed_power(effect, middle, alpha)
@@ -74,3 +71,8 @@ def units_needed(
     share = sum(weights)
     per_unit = unit_variance * (share / weights[0] + share / weights[1])
     return math.ceil(per_unit / variance_needed(effect, power, alpha, tau))
+
+
+def _above(z: float) -> float:
+    """The chance that a standard normal variable is above z."""
+    return math.erfc(z / math.sqrt(2)) / 2

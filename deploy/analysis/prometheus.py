@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -67,7 +66,7 @@ def arm_latency(
     Raises:
         PrometheusError: it cannot be asked, or has no such series.
     """
-    label = f"{re.escape(experiment)}/{re.escape(arm)}".replace("\\", "\\\\")
+    label = f"{experiment}/{arm}"  # names are letters, digits, - and _: nothing to escape
     seconds = max(1, (end - start) // 1000)
     query = f'sum by (le) (increase({HISTOGRAM}_bucket{{arm=~"(.*,)?{label}(,.*)?"}}[{seconds}s]))'
     found = ask(url, query, end / 1000, timeout_s)
