@@ -41,6 +41,9 @@ python streaming/simulate.py --seconds 60 --rate 50 --late 0.02 --duplicate 0.05
 python streaming/simulate.py --requests 3000 --span 2h --poison bots
 
 python streaming/simulate.py --release r0002 --requests 500 --no-events
+
+python streaming/simulate.py --routing routing.json --requests 4000
+  --lose-users 0.02 --lose-arm homepage/treatment
 """
 
 UNAVAILABLE, BAD_INPUT = 1, 2
@@ -62,6 +65,10 @@ def main(
     ] = None,
     releases: Annotated[
         Optional[Path], typer.Option(help="Folder of releases: ask its champion.")
+    ] = None,
+    routing: Annotated[
+        Optional[Path],
+        typer.Option(help="Routing file: it says whom each user's arm asks, and what is explored."),
     ] = None,
     world: Annotated[
         str, typer.Option(help="noisy, strong, fickle, or a YAML file of settings.")
@@ -103,6 +110,12 @@ def main(
     out_of_order: Annotated[
         float, typer.Option(min=0, max=1, help="Share of events sent up to 30 s late.")
     ] = 0.0,
+    lose_users: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of an arm's users whose exposures get lost.")
+    ] = 0.0,
+    lose_arm: Annotated[
+        str, typer.Option(help="That arm: EXPERIMENT/ARM, as exposures have it.")
+    ] = "",
     poison: Annotated[
         Optional[Poison], typer.Option(help="Feedback that is well-formed and untrue.")
     ] = None,
@@ -129,17 +142,26 @@ def main(
             duplicate=duplicate,
             malformed=malformed,
             out_of_order=out_of_order,
+            lost=lose_users,
+            lost_arm=lose_arm,
             late_by_ms=parse_span(late_by) or 0,
             seed=seed,
         )
         exploration = Exploration(temperature=explore_temperature, share=explore_share)
         pace = Pace(rate)
+        if routing and (release or releases or explore_temperature):
+            raise ValueError(
+                "--routing says whom to ask and what to explore; leave out --release, --releases "
+                "and --explore-temperature"
+            )
         name = champion_of(releases) if releases else release
+        server = RankingServer(
+            url, name, exploration, seed=seed, routing=routing, deadline_ms=deadline_ms
+        )
     except (ContractError, ValueError, OSError) as error:
         _fail(error, BAD_INPUT)
     users = Users(base, seed=seed, drift=moves, poison=poison)
     with ExitStack() as stack:
-        server = RankingServer(url, name, exploration, seed=seed, deadline_ms=deadline_ms)
         stack.callback(server.close)
         try:
             server.client.connect()
@@ -182,9 +204,18 @@ def show(summary: TrafficSummary, sends: bool) -> None:
         f"{summary.true_shown:.3f} a list, given order {summary.true_given:.3f} "
         f"({summary.gain:+.3f} +- {summary.gain_half:.3f})",
     )
+    for arm, total in summary.arms.items():
+        if arm:
+            rows.add_row(
+                f"  {arm}*",
+                f"{total.shown:.3f} a list, given order {total.given:.3f} "
+                f"({total.requests} requests of {total.users} users)",
+            )
     acts = ", ".join(f"{count} {kind}" for kind, count in sorted(summary.feedback.items()))
     rows.add_row("users reported", acts or "nothing")
     sent = ", ".join(f"{count} {fate}" for fate, count in sorted(summary.sent.items()))
+    if summary.lost:
+        rows.add_row("lost", f"{summary.lost} exposures")
     rows.add_row("sent" if sends else "not sent", sent)
     console.print(rows)
     console.print("* simulated: exact expectations that only a simulated world can tell")

@@ -5,7 +5,8 @@ Every fault has a known fate, so that what a consumer did can be checked against
 * late feedback arrives when its slate has long closed: a dead letter;
 * a duplicate has the event_id of its original: it counts once;
 * an event out of order comes later than others of its time, but in time: nothing is lost;
-* a malformed message comes beside the event that it was made from: a dead letter, and no loss.
+* a malformed message comes beside the event that it was made from: a dead letter, and no loss;
+* a lost exposure is not sent: what its user does is feedback on no known exposure, dead letters.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from contracts.assignment import BUCKETS, arms_of, bucket
 from contracts.events import EXPOSURES, FEEDBACK, Event, Exposure, encode_event
 from contracts.reading import Strict
 
@@ -29,6 +31,8 @@ class FaultSettings(Strict, kw_only=True, frozen=True):
     Attributes:
         late: of feedback, held back for ``late_by_ms`` of event time after the exposure.
         duplicate, malformed, out_of_order: of all events.
+        lost: of the users of the arm ``lost_arm`` ("experiment/arm"), whose exposures are not sent,
+            as by an app whose version forgets to: what a check of sample ratios must find.
         late_by_ms: longer than the consumer's join window and lateness together.
         disorder_ms: the longest delay of an event out of order, or of a duplicate; shorter than
             the consumer's lateness.
@@ -38,14 +42,18 @@ class FaultSettings(Strict, kw_only=True, frozen=True):
     duplicate: float = 0.0
     malformed: float = 0.0
     out_of_order: float = 0.0
+    lost: float = 0.0
+    lost_arm: str = ""
     late_by_ms: int = 20 * 60_000
     disorder_ms: int = 30_000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("late", "duplicate", "malformed", "out_of_order"):
+        for name in ("late", "duplicate", "malformed", "out_of_order", "lost"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: a share, 0 to 1")
+        if self.lost and not arms_of(self.lost_arm):
+            raise ValueError(f"lost_arm is {self.lost_arm!r}; allowed: EXPERIMENT/ARM")
         if not 0 <= self.disorder_ms <= self.late_by_ms:
             raise ValueError(
                 f"disorder_ms is {self.disorder_ms}; allowed: 0 to late_by_ms, {self.late_by_ms}"
@@ -77,6 +85,7 @@ class Outbox:
         sent: how many messages were handed out, by fate; ``out_of_order`` counts those among them
             that were delayed, ``early`` late ones that were due after the end of the traffic and
             so were sent before they were late.
+        lost: exposures that were not sent.
     """
 
     def __init__(self, faults: FaultSettings, until_ms: int | None = None) -> None:
@@ -87,6 +96,7 @@ class Outbox:
                 could not be late by then is not chosen to be.
         """
         self.sent: Counter[str] = Counter()
+        self.lost = 0
         self._faults = faults
         self._until = until_ms
         self._random = random.Random(faults.seed)
@@ -96,6 +106,9 @@ class Outbox:
     def put(self, event: Event, exposed_at: int) -> None:
         """Take an event of a list that was shown at ``exposed_at`` (ms)."""
         faults, due = self._faults, event.time
+        if isinstance(event, Exposure) and self._loses(event):
+            self.lost += 1
+            return
         if self._hits(faults.malformed):
             raw = self._random.choice(BREAKERS)(event)
             self._hold(Message(due, topic_of(event), event.request_id, None, raw, "malformed"))
@@ -131,6 +144,12 @@ class Outbox:
 
     def _hits(self, share: float) -> bool:
         return share > 0 and self._random.random() < share
+
+    def _loses(self, exposure: Exposure) -> bool:
+        wanted = arms_of(self._faults.lost_arm).items()
+        if not self._faults.lost or not wanted <= arms_of(exposure.arm).items():
+            return False
+        return bucket(":lost", exposure.user) < self._faults.lost * BUCKETS
 
     def _hold(self, message: Message) -> None:
         heapq.heappush(self._heap, (message.due, next(self._number), message))

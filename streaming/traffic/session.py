@@ -80,7 +80,7 @@ def run_traffic(
             tally.add(visit, result, exposure, [act.kind for act in acts])
         on_requests(taken[-1].index + 1)
     _send(outbox.rest(), sink)
-    return tally.summary(time.monotonic() - began, outbox.sent)
+    return tally.summary(time.monotonic() - began, outbox.sent, outbox.lost)
 
 
 def _send(messages: Iterator[Message], sink: Sink | None) -> None:

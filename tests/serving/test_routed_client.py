@@ -16,15 +16,16 @@ import pytest
 
 from contracts.assignment import Router, assign, seed_of, temperature_of
 from contracts.experiments import Arm
-from contracts.reading import ContractError
+from contracts.reading import ContractError, read_json
 from contracts.routing import Routing, compile_routing
 from contracts.slates import RerankRequest
 from deploy.local_triton import LocalTriton
 from handlers.rerank_result import RerankError, RerankResult
 from handlers.routed_client import AsyncRoutedClient, RoutedClient
+from streaming.traffic.tally import TrafficSummary
 from tests.contracts.made_experiments import experiment
 from tests.serving.conftest import local_triton
-from tests.serving.processes import wait_until
+from tests.serving.processes import run, wait_until
 from tests.serving.routed import REQUESTS, SEEDS, WARM, Asked, expected, put, split
 from tests.serving.toy_engines import SPEC, toy_request, write_toy_engines
 from training.release.publishing import publish
@@ -391,3 +392,25 @@ def test_a_roll_back_takes_effect_without_being_asked_for(
     put(path, CHANGES[3])
     wait_until(lambda: asked.rerank(REQUESTS[0]).release == "r0001", "the roll-back", limit_s=30)
     asked.close()
+
+
+def test_simulated_users_follow_the_routing(stack: LocalTriton, tmp_path: Path) -> None:
+    path, out = put(tmp_path / "routing.json", split()), tmp_path / "summary.json"
+    url = stack.state().grpc_url
+    asks = ("--url", url, "--no-events", "--requests", "120", "--batch", "8", "--out", out)
+    simulate = "streaming/simulate.py"
+    ran = run(simulate, *asks, "--routing", path, "--lose-users", "1", "--lose-arm", "try/fresh")
+    assert ran.returncode == 0, ran.stderr
+    summary = read_json(out, TrafficSummary)
+    assert set(summary.arms) == {"try/control", "try/fresh"}
+    assert summary.releases == {
+        "r0001": summary.arms["try/control"].requests,
+        "r0002": summary.arms["try/fresh"].requests,
+    }
+    assert summary.lost == summary.arms["try/fresh"].requests
+    assert "try/control*" in ran.stdout
+    for refused in (("--release", "r0001"), ("--explore-temperature", "1")):
+        ran = run(simulate, *asks, "--routing", path, *refused)
+        assert (ran.returncode, "leave out --release" in ran.stderr) == (2, True)
+    ran = run(simulate, *asks, "--routing", tmp_path / "none.json")
+    assert (ran.returncode, "no such file" in ran.stderr) == (2, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,3 +137,30 @@ def test_what_is_broken_cannot_be_read(breaker, event) -> None:  # type: ignore[
 def test_impossible_faults_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FaultSettings(**changes)
+
+
+def test_what_gets_lost_is_of_that_arm_and_of_the_same_users() -> None:
+    """Of whole users, so that units are missing and not a few lists of each."""
+    outbox = Outbox(FaultSettings(lost=0.2, lost_arm="try/fresh"))
+    arms = ("", "try/control", "try/fresh", "other/x,try/fresh", "try/fresher")
+    for index in range(5000):
+        user, arm = f"u{index % 1000}", arms[index % 5]
+        outbox.put(msgspec.structs.replace(exposure(index), user=user, arm=arm), START)
+        outbox.put(act(index), START)
+    events = [message.event for message in outbox.rest()]
+    left = [event for event in events if isinstance(event, Exposure)]
+    assert len(events) - len(left) == 5000, "what the users did is sent all the same"
+    assert outbox.lost == 5000 - len(left)
+    counts = Counter(event.arm for event in left)
+    for arm in ("", "try/control", "try/fresher"):
+        assert counts[arm] == 1000
+    for arm in ("try/fresh", "other/x,try/fresh"):
+        users = Counter(event.user for event in left if event.arm == arm)
+        assert set(users.values()) == {5}, "a user's exposures are lost all or none"
+        assert 200 * 0.2 - 25 < 200 - len(users) < 200 * 0.2 + 25
+
+
+@pytest.mark.parametrize("arm", ["", "fresh", "try/"])
+def test_what_gets_lost_needs_an_arm(arm: str) -> None:
+    with pytest.raises(ValueError, match=r"lost_arm is .*; allowed: EXPERIMENT/ARM"):
+        FaultSettings(lost=0.1, lost_arm=arm)

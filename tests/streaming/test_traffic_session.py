@@ -22,6 +22,9 @@ HOUR = 3_600_000
 END = 1_750_000_000_000
 
 
+ARMS = ("", "try/control", "try/fresh")
+
+
 class Reversed:
     """Shows the last six of the candidates; every tenth request is a fallback."""
 
@@ -52,6 +55,7 @@ class Reversed:
             candidates=request.candidates,
             exposed=order,
             release="r0001",
+            arm=ARMS[visit.index % 3],
             fallback=fallback or "",
         )
         return result, exposure
@@ -106,6 +110,22 @@ def test_the_summary_is_the_truth_of_what_was_shown() -> None:
     assert [event.request_id for event in exposures] == [v.request.request_id for v in visits]
     assert sum(summary.feedback.values()) == len(acts)
     assert summary.sent == {"kept": len(box.events)}
+    assert set(summary.arms) == set(ARMS)
+    for number, arm in enumerate(ARMS):
+        total, own = summary.arms[arm], slice(number, None, 3)
+        assert total.requests == len(shown[own])
+        assert total.users == len({visit.user for visit in visits[own]})
+        assert total.shown == pytest.approx(np.mean(shown[own]))
+        assert total.given == pytest.approx(np.mean(given[own]))
+
+
+def test_exposures_that_are_lost_are_still_in_the_truth() -> None:
+    summary, box = traffic(400, faults=FaultSettings(lost=0.5, lost_arm="try/fresh"))
+    left = [event for event in box.events if isinstance(event, Exposure)]
+    assert summary.lost == 400 - len(left) > 0
+    assert summary.sent == {"kept": len(box.events)}
+    assert summary.arms == traffic(400)[0].arms
+    assert Counter(one.arm for one in left)["try/control"] == summary.arms["try/control"].requests
 
 
 def test_calls_of_many_send_the_same_as_calls_of_one() -> None:
