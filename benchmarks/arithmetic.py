@@ -96,24 +96,29 @@ def _encoder_layer(settings: ModelSettings, batch: int, m: int) -> list[Product]
 
 
 def _omtp(settings: ModelSettings, batch: int, m: int, n: int, heads: int) -> list[Product]:
-    """ceil(n / H) passes; only the newest token goes through the whole of the last layer."""
+    """ceil(n / H) passes; only the newest token goes through the whole of the last layer.
+
+    [BOS] is the same for every request up to the first look at Z, and sees itself alone.
+    """
     d, layers = settings.width, settings.decoder_layers
-    out = [Product(batch * m, d, 2 * d)] * layers if settings.cross_attention else []
-    tokens, seen = 1, 0
+    out = [Product(batch * m, d, 2 * layers * d)] if settings.cross_attention else []
     for done in range(0, n, heads):
-        seen += tokens
+        tokens = heads if done else 1
         if done:
-            out.append(Product(batch * tokens, d, d))  # of the chosen items
+            out.append(Product(batch * tokens, d, d))  # of the items chosen last
         for layer in range(layers):
             asked = 1 if layer == layers - 1 else tokens
             rows = batch * asked
-            out.append(Product(batch * tokens, d, 2 * d))
-            out += [Product(rows, d, d)] * 2 + _attention(settings, batch, asked, seen)
+            if done:
+                out += [Product(rows, d, d)] * 2 + [Product(batch * tokens, d, 2 * d)]
+                out += _attention(settings, batch, asked, done + 1)
+            elif layer:
+                out += [Product(batch, d, 2 * d), Product(batch, d, d)]
             if settings.cross_attention:
                 out += [Product(rows, d, d)] * 2 + _attention(settings, batch, asked, m)
             out += _feed_forward(settings, rows)
-        out += [Product(batch, d, heads * d), Product(heads, d, m, batch)]
-        tokens = heads
+        room = min(heads, n - done)
+        out += [Product(batch, d, room * d), Product(room, d, m, batch)]
     return out
 
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,9 +21,8 @@ from training.baselines.dnn import Dnn
 from training.baselines.nar4rec import Nar4Rec
 from training.baselines.prm import Prm
 from training.baselines.seq2slate import Seq2Slate, Seq2SlateTransformer
-from training.decoding.omtp import OmtpDecode
 from training.engines.parity import no_rules
-from training.engines.torchscript import EncoderEngine, compile_engine, eager_engines
+from training.engines.torchscript import compile_engine, eager_engines, engine_modules
 from training.model.gen_reranker import GenReranker
 from training.settings import ModelSettings, override
 
@@ -45,13 +45,21 @@ PAPER_MS = {
 }
 
 
-class GrefLists(nn.Module):
-    """Encoder engine and greedy decode in one module, without sampling and rules, as peers are."""
+@dataclass(frozen=True)
+class Network:
+    """A network as it trains, and as engines are made of it, with the same weights."""
 
-    def __init__(self, model: GenReranker) -> None:
+    eager: nn.Module
+    engine: nn.Module
+
+
+class GrefLists(nn.Module):
+    """Encoder and greedy decode in one module, without sampling and rules, as peers are."""
+
+    def __init__(self, encoder: nn.Module, decode: nn.Module) -> None:
         super().__init__()
-        self.encoder = EncoderEngine(model)
-        self.decode = OmtpDecode(model.decoder, model.spec.list_size)
+        self.encoder = encoder
+        self.decode = decode
 
     def forward(
         self,
@@ -64,13 +72,13 @@ class GrefLists(nn.Module):
         """As the networks of training/baselines."""
         z, prior = self.encoder(item_cat, item_dense, user_cat, user_dense, count)
         cold = torch.zeros([z.size(0), 1], device=z.device)
-        order, log_prob, _ = self.decode.lists(z, prior, cold, None, None)
+        order, log_prob, _ = self.decode.lists(z, prior, cold, None, None)  # type: ignore[operator]
         return order, log_prob
 
 
 def make_network(
     name: str, spec: FeatureSpec, settings: ModelSettings, positions: int = MAX_CANDIDATES
-) -> nn.Module:
+) -> Network:
     """A network by its name in ``PAPER_MS``, in eval mode.
 
     GReF without OMTP is the same network with one head: it computes no query that it does not use.
@@ -80,11 +88,14 @@ def make_network(
     """
     if name in (GREF, WITHOUT_OMTP):
         heads = settings.heads if name == GREF else 1
-        model = GenReranker(spec, override(settings, {"heads": heads}))
-        lists = GrefLists(model)
+        model = GenReranker(spec, override(settings, {"heads": heads})).eval()
         if positions > MAX_CANDIDATES:
-            _make_room(lists.encoder, settings.width, positions)
-        return lists.eval()
+            _make_room(model, settings, positions)
+        eager, engine = (
+            GrefLists(_with_room(encode, positions), decode.decode)  # type: ignore[arg-type]
+            for encode, decode in (eager_engines(model), engine_modules(model))
+        )
+        return Network(eager.eval(), engine.eval())
     peers: dict[str, Callable[[], nn.Module]] = {
         SEQ2SLATE: lambda: Seq2Slate(spec, settings),
         TRANSFORMER_POINTER: lambda: Seq2SlateTransformer(spec, settings, positions),
@@ -94,7 +105,20 @@ def make_network(
     }
     if name not in peers:
         raise ValueError(f"no network {name!r}; allowed: {', '.join(PAPER_MS)}")
-    return peers[name]().eval()
+    network = peers[name]().eval()
+    return Network(network, network)
+
+
+def _make_room(model: GenReranker, settings: ModelSettings, positions: int) -> None:
+    """More positions than a release has: for growth with m beyond what is served."""
+    prior = -torch.log1p(torch.arange(positions, dtype=torch.float32))
+    model.encoder.position = nn.Embedding(positions, settings.width)
+    model.encoder.position_prior = nn.Parameter(prior)
+
+
+def _with_room(encoder: nn.Module, positions: int) -> nn.Module:
+    encoder.most = positions  # type: ignore[assignment]
+    return encoder
 
 
 def served_engines(
@@ -106,7 +130,9 @@ def served_engines(
     device: str,
 ) -> Run:
     """Encoder and decoder of a release, one after the other; greedy and without rules."""
-    encode, decode = eager_engines(GenReranker(spec, settings).to(device).eval())
+    model = GenReranker(spec, settings).eval()
+    made = eager_engines(model) if engine == "eager" else engine_modules(model)
+    encode, decode = (module.to(device) for module in made)
     if engine == "torchscript":
         encode, decode = compile_engine(encode), compile_engine(decode)
     rest = (
@@ -121,28 +147,20 @@ def served_engines(
     return run
 
 
-def _make_room(engine: EncoderEngine, width: int, positions: int) -> None:
-    """More positions than a release has: for growth with m beyond what is served."""
-    prior = -torch.log1p(torch.arange(positions, dtype=torch.float32))
-    engine.encoder.position = nn.Embedding(positions, width)
-    engine.encoder.position_prior = nn.Parameter(prior)
-    engine.most = positions
-
-
-def compile_network(network: nn.Module, inputs: tuple[Tensor, ...], engine: Engine) -> Run:
+def compile_network(network: Network, inputs: tuple[Tensor, ...], engine: Engine) -> Run:
     """A network in an engine format; AOTInductor's and CUDA graphs are for the shape of ``inputs``.
 
     Raises:
         ValueError: the format cannot be made here; the message says what is missing.
     """
     if engine == "eager":
-        return network
+        return network.eager
     if engine == "torchscript":
-        return compile_engine(network)
+        return compile_engine(network.engine)
     if engine == "aotinductor":
-        return _package(network, inputs)
+        return _package(network.engine, inputs)
     if engine == "graph":
-        return _graph(network, inputs)
+        return _graph(network.engine, inputs)
     raise ValueError(f"no engine format {engine!r}; allowed: {', '.join(get_args(Engine))}")
 
 
@@ -159,7 +177,7 @@ def _package(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
 
 
 def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
-    """A CUDA graph of the eager network over these very tensors."""
+    """A CUDA graph of the network over these very tensors."""
     if not inputs[0].is_cuda:
         raise ValueError("CUDA graphs need a GPU; allowed here: torchscript, aotinductor")
     with torch.inference_mode():
@@ -180,14 +198,14 @@ def _graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> Run:
     return replay
 
 
-def check_equal(network: nn.Module, run: Run, inputs: tuple[Tensor, ...], name: str) -> None:
+def check_equal(network: Network, run: Run, inputs: tuple[Tensor, ...], name: str) -> None:
     """Refuse to time a compiled network that gives other lists than the eager one.
 
     Raises:
         ValueError: more than one list in a hundred differs (near ties may).
     """
     with torch.inference_mode():
-        expected, found = network(*inputs)[0], run(*inputs)[0]
+        expected, found = network.eager(*inputs)[0], run(*inputs)[0]
     differing = int((expected != found).any(dim=1).sum())
     if differing > len(expected) // 100:
         raise ValueError(

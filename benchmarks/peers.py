@@ -159,7 +159,9 @@ def measure(
     with Progress(transient=True, console=console) as progress:
         task = progress.add_task(f"batch {batch}: building", total=len(PAPER_MS) * len(formats))
         for name in PAPER_MS:
-            network = make_network(name, spec, settings).to(device)
+            network = make_network(name, spec, settings)
+            network.eager.to(device)
+            network.engine.to(device)
             for one in engines:
                 run = compile_network(network, inputs, one)
                 if one != "eager":

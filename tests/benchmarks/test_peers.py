@@ -60,7 +60,7 @@ def test_operations_are_those_that_torch_counts(
     name: str, settings: ModelSettings, batch: int, m: int, n: int
 ) -> None:
     spec = bench_spec(n)
-    network = make_network(name, spec, settings).requires_grad_(False)
+    network = make_network(name, spec, settings).engine.requires_grad_(False)
     found = counted(network, random_inputs(spec, batch, m))
     needed = operations(products_of(name, spec, settings, batch, m))
     if name in (GREF, WITHOUT_OMTP):
@@ -108,7 +108,7 @@ def test_an_engine_with_other_lists_is_not_timed() -> None:
     check_equal(network, compile_network(network, inputs, "torchscript"), inputs, "GReF")
 
     def turned(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        order, score = network(*given)
+        order, score = network.eager(*given)
         return order.flip(1), score
 
     with pytest.raises(ValueError, match="GReF: 2 of 2 lists differ"):
@@ -120,8 +120,8 @@ def test_more_candidates_than_a_release_serves(name: str) -> None:
     """Room for more is room alone: lists are those of a narrower table with the same rows."""
     spec = bench_spec(6)
     torch.manual_seed(0)
-    wide = make_network(name, spec, SMALL, 1000)
-    narrow = make_network(name, spec, SMALL)
+    wide = make_network(name, spec, SMALL, 1000).eager
+    narrow = make_network(name, spec, SMALL).eager
     sizes = {key: value.shape for key, value in narrow.state_dict().items()}
     narrow.load_state_dict(
         {
