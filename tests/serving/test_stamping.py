@@ -70,8 +70,10 @@ def test_ensemble_wires_every_tensor_of_its_steps() -> None:
             assert known[step.input_map[tensor.name]] == list(tensor.dims)
 
 
-def test_no_queue_timeout_but_a_bound() -> None:
+def test_the_queue_has_no_policy_unless_a_bound_is_asked_for() -> None:
+    """Any policy would turn Triton's prefetching off (docs/serving.md)."""
     for part in ("encoder", "decoder"):
+        assert not parsed(part).dynamic_batching.HasField("default_queue_policy")
         policy = parsed(part, settings=ServingSettings(max_queue_size=7))
         policy = policy.dynamic_batching.default_queue_policy
         assert policy.default_timeout_microseconds == 0
@@ -169,6 +171,8 @@ def test_widths_follow_any_spec(item: list[str], user: list[str], split: int, wi
         {"instances": 0},
         {"max_batch_size": 5000},
         {"max_queue_delay_us": -1},
+        {"max_queue_size": -1},
+        {"max_queue_size": 8, "batching": False},
         {"warmup_batches": (1, 0)},
     ],
 )

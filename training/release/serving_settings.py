@@ -25,8 +25,9 @@ class ServingSettings(Strict, kw_only=True, frozen=True):
         batching: join requests of one bucket that wait for an engine into one call.
         max_queue_delay_us: microseconds that a request is held back in the hope of company. 0 joins
             only what waits anyway.
-        max_queue_size: requests that may wait for an engine; more are refused at once. Without
-            ``batching`` Triton has no such bound.
+        max_queue_size: requests that may wait for an engine; more are refused at once. 0 sets no
+            bound: with one, Triton prefetches no longer, which costs half of the throughput and
+            lets single requests wait for half a second (docs/serving.md). Not without ``batching``.
     """
 
     profile: Literal["cpu", "gpu", "tensorrt", "aoti"] = "cpu"
@@ -37,7 +38,7 @@ class ServingSettings(Strict, kw_only=True, frozen=True):
     warmup_batches: tuple[int, ...] = (1, 8)
     batching: bool = True
     max_queue_delay_us: int = 0
-    max_queue_size: int = 256
+    max_queue_size: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -45,11 +46,15 @@ class ServingSettings(Strict, kw_only=True, frozen=True):
             ("instances", 1, 256),
             ("intra_op_threads", 1, 256),
             ("max_queue_delay_us", 0, 1_000_000),
-            ("max_queue_size", 1, 1_000_000),
+            ("max_queue_size", 0, 1_000_000),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} is {value}; allowed: {low} to {high}")
+        if self.max_queue_size and not self.batching:
+            raise ValueError(
+                "max_queue_size is set without batching; allowed: 0, Triton has no such bound then"
+            )
         if any(size < 1 for size in self.warmup_batches):
             raise ValueError(
                 f"warmup_batches is {self.warmup_batches}; allowed: sizes of 1 or more"

@@ -28,6 +28,7 @@ class ReleaseFacts:
         tensors: part -> names of the engine interface -> names in the engine file, of those that
             differ from the base configuration's.
         on_gpu: whether aoti packages were compiled for a GPU.
+        format: of the encoder's and the decoder's engine.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ReleaseFacts:
     engine_sha256: Mapping[str, str]
     tensors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     on_gpu: bool = False
+    format: str = "torchscript"
 
 
 def model_name(release: str, part: Part) -> str:
@@ -213,7 +215,7 @@ def _engine_parameters(
     parameters = {"part": part, "engine_sha256": facts.engine_sha256[part]}
     if profile.backends[part] != "python":
         return parameters  # the backend reads none of them: they are for people
-    parameters["engine_file"] = ENGINE_FILES[profile.format]
+    parameters["engine_file"] = ENGINE_FILES[facts.format]
     parameters["intra_op_threads"] = str(settings.intra_op_threads)
     if part == "encoder":
         parameters["item_cat_rows"] = _rows(facts.spec.item)
@@ -232,7 +234,8 @@ def _set_batching(config: model_config_pb2.ModelConfig, settings: ServingSetting
         config.ClearField("dynamic_batching")
         return
     config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
-    config.dynamic_batching.default_queue_policy.max_queue_size = settings.max_queue_size
+    if settings.max_queue_size:
+        config.dynamic_batching.default_queue_policy.max_queue_size = settings.max_queue_size
 
 
 def _warmup(
