@@ -1,6 +1,7 @@
 """The whole path once: slates, training, a release, a real Triton, lists over gRPC; and on a
 simulated world live traffic whose tastes move, its events through a broker into a table, a refresh
-that wins back what was lost, and one that is refused because its feedback is poisoned.
+that wins back what was lost, the experiment that shows it and promotes it, a broken release that is
+rolled back by itself, and a refresh that is refused because its feedback is poisoned.
 
 Runs the commands that a team would run, one after the other, and prints each before it does.
 """
@@ -15,12 +16,12 @@ from typing import Annotated, Optional
 import typer
 
 from contracts.datasets import read_dataset
-from deploy.demo_commands import console, run
-from deploy.demo_live import Live, LiveDemo
-from deploy.demo_plot import plot_live
-from deploy.demo_requests import rerank_over_grpc
-from deploy.demo_summary import Story, summary
-from deploy.demo_training import first_release
+from deploy.demonstration.commands import console, run
+from deploy.demonstration.live import Live, LiveDemo
+from deploy.demonstration.plot import plot_live
+from deploy.demonstration.requests import rerank_over_grpc
+from deploy.demonstration.summary import Story, summary
+from deploy.demonstration.training import first_release
 from deploy.local_triton import LocalTriton
 from deploy.triton_process import Ports
 
@@ -34,7 +35,10 @@ python deploy/demo.py --world noisy --lists 16000 --no-live
 """
 
 #: What live traffic leaves; a demo begins without what an earlier one left.
-LEFT_BY_LIVE = ("broker", "feedback", "releases", "served", "spool", "traffic")
+LEFT_BY_LIVE = (
+    *("broker", "experiments", "feedback", "releases", "served", "spool"),
+    *("spoiled-engines", "traffic"),
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -109,8 +113,10 @@ def main(
 
 def as_told(live: Live) -> bool:
     """Whether the live half went as the demo means to show it."""
-    told = live.refreshed["outcome"] == "published" and live.poisoned["outcome"] == "refused"
-    return told and not live.fallbacks
+    rollouts, poisoned = live.rollouts, live.poisoned
+    if rollouts is None or poisoned is None or live.fallbacks:
+        return False
+    return rollouts.promoted and rollouts.rolled_back and poisoned["outcome"] == "refused"
 
 
 if __name__ == "__main__":

@@ -70,6 +70,10 @@ Prometheus = Annotated[
     Optional[str], typer.Option(help="Address of Prometheus, for latency by arm.")
 ]
 Segment = Annotated[str, typer.Option(help='"surface" or a categorical user feature.')]
+Settle = Annotated[
+    str,
+    typer.Option(help="How long clients may take to follow a ramp; lists of that time count not."),
+]
 Html = Annotated[Optional[Path], typer.Option(help="Write the report as a page.")]
 Metrics = Annotated[
     Optional[Path],
@@ -211,6 +215,7 @@ def status(
     metrics: Metrics = None,
     prometheus: Prometheus = None,
     segment: Segment = "surface",
+    settle: Settle = "1m",
     experiments: given.Experiments = given.EXPERIMENTS,
     releases: given.Releases = given.DEFAULT_RELEASES,
     routing: given.Routing = given.ROUTING,
@@ -238,7 +243,7 @@ def status(
             serving = read_serving_state(places, rollout.fleet)
         shown = None
         if name is not None and table is not None:
-            shown = _read_status(places, name, table, prometheus, segment)
+            shown = _read_status(places, name, table, prometheus, segment, settle)
             _write_reports(shown, html, metrics)
         if as_json:
             _print_json({"serving": serving, "experiment": shown})
@@ -265,6 +270,7 @@ def watch(
     html: Html = None,
     metrics: Metrics = None,
     prometheus: Prometheus = None,
+    settle: Settle = "1m",
     experiments: given.Experiments = given.EXPERIMENTS,
     releases: given.Releases = given.DEFAULT_RELEASES,
     routing: given.Routing = given.ROUTING,
@@ -293,7 +299,7 @@ def watch(
                     if _experiment(places, name).state != "running":
                         given.say(f"experiment {name} does not run; nothing to watch")
                         return
-                    shown = _read_status(places, name, table, prometheus, "surface")
+                    shown = _read_status(places, name, table, prometheus, "surface", settle)
                     _write_reports(shown, html, metrics)
                     _act(rollout, shown, chosen, plan, least)
                 except (ContractError, OSError) as error:
@@ -381,7 +387,7 @@ def _act(
 
 
 def _read_status(
-    places: Places, name: str, table: str, prometheus: str | None, segment: str
+    places: Places, name: str, table: str, prometheus: str | None, segment: str, settle: str
 ) -> Any:
     from deploy.analysis.experiment_status import read_status  # it brings deltalake along
 
@@ -392,6 +398,7 @@ def _read_status(
         prometheus=prometheus,
         releases=places.store.folder,
         segment=segment,
+        settle_ms=round(seconds(settle) * 1000),
     )
 
 

@@ -17,6 +17,8 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 #: Steps of time between looks: they divide a day, or are whole days.
 STEPS_H = (1, 2, 3, 4, 6, 8, 12, 24, 48, 96, 168)
+#: While an experiment is young: so many looks at most with each of the shorter steps.
+STEPS_S, YOUNG_LOOKS = (10, 60, 600), 60
 #: Looks of a sequence at most; and the rows that all its looks together may go over.
 MAX_LOOKS = 340
 MAX_LOOK_ROWS = 400_000_000
@@ -51,7 +53,13 @@ class Collected:
 
 
 def look_step(start: int, end: int, rows: int) -> int:
-    """Milliseconds between looks: an hour, or what keeps their number and work in bounds."""
+    """Milliseconds between looks: an hour, or what keeps their number and work in bounds.
+
+    A young experiment is looked at more often, so that there is something to see on its first day.
+    """
+    for seconds in STEPS_S:
+        if end - start <= YOUNG_LOOKS * seconds * 1000:
+            return seconds * 1000
     looks = max(24, min(MAX_LOOKS, MAX_LOOK_ROWS // max(1, rows)))
     for hours in STEPS_H:
         if (end - start) / (hours * HOUR_MS) <= looks:
@@ -68,12 +76,14 @@ def collect(
     history_ms: int,
     step: int,
     segmented: bool,
+    settle_ms: int,
     look: Callable[[int, Collected], None],
 ) -> Collected:
     """Read the experiment's lists in the order of time, up to ``end`` (ms, exclusive).
 
     Args:
         history_ms: how long before the start the units' past is read.
+        settle_ms: lists of so long after a change of weights are counted, and left out.
         look: is called with each full step's end and the totals as of then, and with ``end``.
     """
     columns = 3 + len(table.kinds)
@@ -86,7 +96,9 @@ def collect(
     for day in table.days:
         if not day_of(start) <= day <= day_of(end - 1):
             continue
-        rows, slots = _day(table, day, stages, arms, (start, end), index, found, step, segmented)
+        rows, slots = _day(
+            table, day, stages, arms, (start, end), index, found, step, segmented, settle_ms
+        )
         _grow_history(found, len(index))
         for slot in np.unique(slots).tolist():
             base = slot * step
@@ -110,12 +122,13 @@ def _day(
     found: Collected,
     step: int,
     segmented: bool,
+    settle_ms: int,
 ) -> tuple[Lists, Ints]:
     """The rows of a day by unit and slot of time; numbers of slots count from the epoch."""
     parts: list[Lists] = []
     slots: list[Ints] = []
     for batch in table.batches(day, *span):
-        lists, wanted = _lists(batch, stages, index, found)
+        lists, wanted = _lists(batch, stages, index, found, settle_ms)
         if not len(lists):
             continue
         found.bad_values += batch.bad_values
@@ -138,9 +151,9 @@ def _day(
 
 
 def _lists(
-    batch: Columns, stages: Sequence[Stage], index: UnitIndex, found: Collected
+    batch: Columns, stages: Sequence[Stage], index: UnitIndex, found: Collected, settle_ms: int
 ) -> tuple[Lists, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    stage, settling = stage_at(stages, batch.time)
+    stage, settling = stage_at(stages, batch.time, settle_ms)
     found.unknown += int((batch.arm == UNKNOWN).sum())
     found.settling += int((settling & (batch.arm >= 0)).sum())
     wanted = (batch.arm >= 0) & ~settling & (stage >= 0)

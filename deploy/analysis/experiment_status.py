@@ -19,7 +19,7 @@ from deploy.analysis.ratio import ratio_mean
 from deploy.analysis.reading import FALLBACKS, LISTS, ExperimentTable, metrics_of
 from deploy.analysis.segments import segment_effects
 from deploy.analysis.srm import check_ratio, unit_counts
-from deploy.analysis.stages import stages_of, to_ms, weights_of
+from deploy.analysis.stages import SETTLE_MS, stages_of, to_ms, weights_of
 from deploy.analysis.status import ArmMetric, ArmStatus, ExperimentStatus, LeftOut, Srm, Stage
 from deploy.analysis.verdict import decide
 
@@ -37,6 +37,7 @@ def read_status(
     releases: Path | None = None,
     segment: str | None = "surface",
     history_days: float = 14.0,
+    settle_ms: int = SETTLE_MS,
     storage_options: Mapping[str, str] | None = None,
 ) -> ExperimentStatus:
     """Read the table and judge the experiment.
@@ -50,6 +51,7 @@ def read_status(
         prometheus: address of its HTTP API, for latency; without it such guardrails are unknown.
         releases: folder of releases, for the lineage and the champion's name.
         segment: "surface", or a categorical user feature by name; None for no segments.
+        settle_ms: how long clients may take to follow a change of weights.
         history_days: how far back the units' past is read for CUPED; 0 for no CUPED.
 
     Raises:
@@ -71,6 +73,7 @@ def read_status(
             history_ms=round(history_days * DAY_MS),
             step=look_step(known[0].since, end, source.rows),
             segmented=segment is not None,
+            settle_ms=settle_ms,
             look=tracker.look,
         )
     champion = champion_of(releases)

@@ -13,8 +13,8 @@ from contracts.reading import ContractError
 from deploy.analysis.status import Stage
 from deploy.analysis.units import Ints
 
-#: Clients follow a change of weights within a second; lists of this long after it are left out,
-#: for some were decided before it.
+#: Lists of this long after a change of weights are left out, for some were decided before it.
+#: Clients follow their file within 0.1 s, but Kubernetes takes up to a minute to bring it.
 SETTLE_MS = 60_000
 
 
@@ -58,12 +58,14 @@ def weights_of(stages: Sequence[Stage], arms: Sequence[str]) -> npt.NDArray[np.f
     return np.array([[stage.weights[arm] for arm in arms] for stage in stages], np.float64)
 
 
-def stage_at(stages: Sequence[Stage], time: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+def stage_at(
+    stages: Sequence[Stage], time: Ints, settle_ms: int = SETTLE_MS
+) -> tuple[Ints, npt.NDArray[np.bool_]]:
     """Which stage a time is in [L], -1 before the first; and whether clients still settle [L].
 
     They do after every change of weights, but not after the start: nobody was in the experiment.
     """
     since = np.array([stage.since for stage in stages], np.int64)
     stage = np.searchsorted(since, time, side="right") - 1
-    settling = (stage > 0) & (time < since[np.maximum(stage, 0)] + SETTLE_MS)
+    settling = (stage > 0) & (time < since[np.maximum(stage, 0)] + settle_ms)
     return stage.astype(np.int64), settling

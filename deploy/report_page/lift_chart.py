@@ -45,6 +45,7 @@ def lift_chart(
     key: str,
     width: int,
     height: int,
+    truth: float | None = None,
 ) -> Html:
     """A chart of one arm.
 
@@ -53,11 +54,14 @@ def lift_chart(
         stages: whose beginnings are marked, with the weight of ``arm``.
         title: what a screen reader says of it.
         key: makes the ids of this chart its own.
+        truth: drawn as a line, where it is known.
         width, height: in CSS pixels; the chart is drawn for this size, so that its letters keep it.
     """
     first = min([points[0].time, *(stage.since for stage in stages)])
     last = max(points[-1].time, first + 60_000)
     low, high = value_range(*zip(*((p.estimate, p.low, p.high) for p in points)))
+    if truth is not None:
+        low, high = min(low, truth), max(high, truth)
     frame = Frame(
         width,
         height,
@@ -71,6 +75,7 @@ def lift_chart(
         tag("defs", tag("clipPath", _area(frame), id=f"{key}-clip")),
         _grid(frame, first, last, scale),
         tag("g", _band(frame, points), _line(frame, points), clip_path=f"url(#{key}-clip)"),
+        _truth(frame, truth),
         _ramps(frame, stages, arm),
         tag("circle", cx=frame.x(final.time), cy=frame.y(final.estimate), r=4.5, class_="dot"),
         _looks(frame, points, scale),
@@ -144,6 +149,13 @@ def _line(frame: Frame, points: Sequence[Point]) -> Html:
 
 def _path(places: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+
+
+def _truth(frame: Frame, truth: float | None) -> Html:
+    if truth is None:
+        return Html("")
+    y = frame.y(truth)
+    return tag("line", x1=_LEFT, x2=frame.right, y1=y, y2=y, class_="truth")
 
 
 def _ramps(frame: Frame, stages: Sequence[Stage], arm: str) -> Html:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from deploy.analysis.status import Effect, ExperimentStatus, Lift
 from deploy.report_page.effects import READINGS, shown_effect
@@ -18,7 +18,7 @@ _SIZES = (("wide", 960, 320), ("narrow", 326, 260))
 _ROWS = 30
 
 
-def charts(status: ExperimentStatus) -> Html:
+def charts(status: ExperimentStatus, truth: Mapping[str, float]) -> Html:
     """Lift of the primary metric over time, a chart for each treatment."""
     primary = [one for one in status.lifts if one.role == "primary"]
     return section(
@@ -29,13 +29,17 @@ def charts(status: ExperimentStatus) -> Html:
             f"{share(1 - status.alpha)} interval: it may be looked at as often as one likes. "
             "Dashed lines mark where weights changed."
         ),
-        *(_figure(status, one, f"chart-{index}") for index, one in enumerate(primary)),
+        *(
+            _figure(status, one, f"chart-{index}", truth.get(one.arm))
+            for index, one in enumerate(primary)
+        ),
         None if primary else note("No treatment to compare yet."),
     )
 
 
-def _figure(status: ExperimentStatus, one: Lift, key: str) -> Html:
+def _figure(status: ExperimentStatus, one: Lift, key: str, truth: float | None) -> Html:
     effect, scale = shown_effect(one)
+    truth = truth if scale == "relative" else None
     if effect is None or not effect.sequence:
         return tag("figure", tag("h3", one.arm), note(one.why or "No look so far."))
     looks = effect.sequence
@@ -44,6 +48,8 @@ def _figure(status: ExperimentStatus, one: Lift, key: str) -> Html:
         f"{lift(effect.estimate, scale)}, "
         f"always valid {interval(effect.always_low, effect.always_high, scale)}"
     )
+    if truth is not None:
+        told += f"; the truth of the simulated world is {lift(truth, scale)} (dotted)"
     drawn = (
         tag(
             "div",
@@ -56,6 +62,7 @@ def _figure(status: ExperimentStatus, one: Lift, key: str) -> Html:
                 key=f"{key}-{name}",
                 width=width,
                 height=height,
+                truth=truth,
             ),
             class_=name,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.analysis.status import ExperimentStatus
@@ -18,8 +19,12 @@ from deploy.report_page.style import STYLE
 from deploy.report_page.summary import header, tiles, verdict
 
 
-def page_of(status: ExperimentStatus) -> str:
-    """The report of an experiment as one HTML document."""
+def page_of(status: ExperimentStatus, truth: Mapping[str, float] | None = None) -> str:
+    """The report of an experiment as one HTML document.
+
+    Args:
+        truth: relative lift of the primary metric by arm, where it is known: in a simulated world.
+    """
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -38,7 +43,7 @@ def page_of(status: ExperimentStatus) -> str:
             "main",
             verdict(status),
             tiles(status),
-            charts(status),
+            charts(status, truth or {}),
             metrics(status),
             arms(status),
             guardrails(status),
@@ -50,7 +55,9 @@ def page_of(status: ExperimentStatus) -> str:
     return joined(Html("<!doctype html>\n"), tag("html", head, body, lang="en"), "\n")
 
 
-def write_page(status: ExperimentStatus, path: Path) -> None:
+def write_page(
+    status: ExperimentStatus, path: Path, truth: Mapping[str, float] | None = None
+) -> None:
     """Write the report, in one rename: whoever has it open never loads half a page.
 
     Raises:
@@ -58,7 +65,7 @@ def write_page(status: ExperimentStatus, path: Path) -> None:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        aside.write_text(page_of(status), encoding="utf-8")
+        aside.write_text(page_of(status, truth), encoding="utf-8")
         aside.replace(path)
     except OSError:
         aside.unlink(missing_ok=True)

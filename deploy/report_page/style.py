@@ -79,6 +79,7 @@ svg .ramp-label { fill: var(--ink); font-weight: 600; }
 .estimate { fill: none; stroke: var(--accent); stroke-width: 2.25; stroke-linejoin: round; }
 .dot { fill: var(--accent); stroke: var(--card); stroke-width: 1.5; }
 .ramp { stroke: var(--muted); stroke-dasharray: 3 4; }
+.truth { stroke: var(--good); stroke-width: 1.5; stroke-dasharray: 1 4; stroke-linecap: round; }
 .limit { stroke: var(--bad); stroke-width: 1.5; }
 .look { fill: transparent; }
 .look:hover { fill: var(--band); }

@@ -121,6 +121,18 @@ def test_a_chart_for_each_treatment_in_two_sizes_with_all_ramps() -> None:
     assert len(bands) == 2 * 2
 
 
+def test_the_truth_of_a_simulated_world_is_drawn_where_it_is_known() -> None:
+    status = statuses.winning()
+    arm = status.lifts[0].arm
+    known = Outline(page_of(status, {arm: 0.031}))
+    lines = [1 for one in known.attributes if one[1:] == ("class", "truth")]
+    assert len(lines) == 2
+    assert "the truth of the simulated world is +3.10" in " ".join(known.said)
+    unknown = Outline(page_of(status, {"another": 0.031}))
+    assert not [1 for one in unknown.attributes if one[1:] == ("class", "truth")]
+    assert "simulated" not in " ".join(unknown.said)
+
+
 def test_one_look_and_absolute_effects() -> None:
     """On the first look there is no line yet, and without a control's mean no relative effect."""
     base = statuses.winning()

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from contracts.datasets import Dataset
 from contracts.reading import read_json
-from deploy.demo_live import Live
-from deploy.demo_requests import Served
-from deploy.demo_truth import mean_and_half
+from deploy.demonstration.experiments import Rollouts
+from deploy.demonstration.live import Live
+from deploy.demonstration.requests import Served
+from deploy.demonstration.truth import mean_and_half
 from training.evaluate import GIVEN
 from training.evaluation.comparison import Comparison
 
@@ -99,13 +100,38 @@ def _live(rows: Table, live: Live) -> None:
         )
     else:
         rows.add_row("refresh", f"[yellow]refused[/yellow]: {escape(live.refreshed['reason'])}")
-    word = "refused" if live.poisoned["outcome"] == "refused" else live.poisoned["outcome"]
-    rows.add_row("bots' feedback", f"refresh {word}: {escape(_short(live.poisoned['reason']))}")
+    if live.rollouts is not None:
+        _rollouts(rows, live.rollouts)
+    if live.poisoned is not None:
+        word = "refused" if live.poisoned["outcome"] == "refused" else live.poisoned["outcome"]
+        rows.add_row("bots' feedback", f"refresh {word}: {escape(_short(live.poisoned['reason']))}")
+
+
+def _rollouts(rows: Table, rollouts: Rollouts) -> None:
+    won = rollouts.won
+    lift = next(one for one in won.lifts if one.role == "primary")
+    units = sum(arm.units for arm in won.arms)
+    word = "promoted" if rollouts.promoted else f"[yellow]{won.verdict}[/yellow]"
+    if lift.relative is not None:
+        seen = lift.relative
+        rows.add_row(
+            f"experiment: {word}",
+            f"[bold]{seen.estimate:+.1%}[/bold] clicks ({seen.always_low:+.1%} to "
+            f"{seen.always_high:+.1%} at any look, {units} users); truth* {rollouts.truth:+.1%}",
+        )
+    broken = next((one for one in rollouts.harmed.guardrails if one.state == "broken"), None)
+    lists = rollouts.harmed.arms[1].lists
+    word = "rolled back by the watch" if rollouts.rolled_back else "[red]not found[/red]"
+    rows.add_row(
+        "broken release",
+        f"{word} after {lists} lists" + (f": {escape(broken.why)}" if broken else ""),
+    )
+    rows.add_row("report", str(rollouts.page))
 
 
 def _gain(gain: tuple[float, float]) -> str:
     return f"{gain[0]:+.3f} +- {gain[1]:.3f}"
 
 
-def _short(reason: str, length: int = 150) -> str:
+def _short(reason: str, length: int = 90) -> str:
     return reason if len(reason) <= length else f"{reason[:length].rstrip()} ..."

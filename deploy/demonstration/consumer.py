@@ -14,7 +14,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.child_process import start_child
-from deploy.demo_commands import console, say
+from deploy.demonstration.commands import console, say
 from deploy.triton_install import StackError
 from deploy.triton_process import LOCALHOST, log_tail
 
@@ -76,8 +76,13 @@ class Consumer:
 
 
 @contextmanager
-def consumer(brokers: str, table: Path, features: Path, log: Path) -> Iterator[Consumer]:
+def consumer(
+    brokers: str, table: Path, features: Path, log: Path, *options: object
+) -> Iterator[Consumer]:
     """The consumer command, started, ready, and stopped politely (SIGTERM) in the end.
+
+    Args:
+        options: further ones of the command.
 
     Raises:
         StackError: it did not become ready, or ended with an error.
@@ -86,6 +91,7 @@ def consumer(brokers: str, table: Path, features: Path, log: Path) -> Iterator[C
         "streaming/consume.py",
         *("--brokers", brokers, "--table", table, "--features", features),
         *("--commit-interval", f"{COMMIT_S:g}s", "--idle-after", "1s", "--metrics-port", 0),
+        *options,
     )
     log.unlink(missing_ok=True)
     process = start_child(command, log, {})

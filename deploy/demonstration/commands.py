@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,28 @@ REFUSED = 3
 console = Console()
 
 
-def run(script: str, *arguments: object, may_refuse: bool = False) -> int:
-    """Run a command; its exit code, 0 or, where that may be part of the story, a refusal's."""
-    code = subprocess.run(_said(script, arguments), cwd=ROOT, check=False).returncode
-    return _checked(script, code, may_refuse)
+def run(
+    script: str,
+    *arguments: object,
+    may_refuse: bool = False,
+    timeout_s: float | None = None,
+    log: Path | None = None,
+) -> int:
+    """Run a command; its exit code, 0 or, where that may be part of the story, a refusal's.
+
+    Args:
+        timeout_s: after so long it is ended, and counts as failed.
+        log: takes what it prints, for a command beside which another runs.
+    """
+    words = _said(script, arguments)
+    try:
+        with ExitStack() as stack:
+            output = stack.enter_context(log.open("wb")) if log else None
+            done = subprocess.run(words, cwd=ROOT, check=False, timeout=timeout_s, stdout=output)
+    except subprocess.TimeoutExpired:
+        console.print(f"[red]{script} did not end within {timeout_s:g} s[/red]")
+        raise typer.Exit(1) from None
+    return _checked(script, done.returncode, may_refuse)
 
 
 def run_for_summary(script: str, *arguments: object) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from deploy.demo_commands import run
+from deploy.demonstration.commands import run
 from deploy.served_repository import newest_release
 from training.checkpoint import load_checkpoint
 
