@@ -72,6 +72,9 @@ class RerankMetrics:
             registry=registry,
         )
 
+        # 0 from the start, so that to an alert the first of a kind is an increase.
+        for rule in ("pin", "limit"):
+            self._relaxed.labels(rule)
         self._seen: set[tuple[str, str]] = set()
 
     def count_relaxed(self, pins: int, positions: int) -> None:
@@ -86,7 +89,6 @@ class RerankMetrics:
     ) -> None:
         name = release or "unknown"
         if (name, arm) not in self._seen:
-            # 0 from the start, so that the first fallback of a kind is an increase to an alert.
             for outcome in ("ok", *get_args(Fallback)):
                 self._requests.labels(name, arm, outcome)
             self._seen.add((name, arm))
