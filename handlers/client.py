@@ -82,7 +82,7 @@ class RerankClient(RerankBase):
         try:
             served = self._served or self._find(job)
             calls = job.prepare(served, temperature, seeds)
-            send_calls(self._stub, job, calls)
+            send_calls(self._stub, self._in_flight, job, calls)
         except Exception as error:
             job.fail_rest(as_rerank_error(error))
         return self._results(job)
@@ -156,7 +156,9 @@ class AsyncRerankClient(RerankBase):
         try:
             served = self._served or await self._find(job)
             calls = job.prepare(served, temperature, seeds)
-            await asyncio.gather(*(send_call(self._stub, job, call) for call in calls))
+            await asyncio.gather(
+                *(send_call(self._stub, self._in_flight, job, call) for call in calls)
+            )
         except Exception as error:
             job.fail_rest(as_rerank_error(error))
         return self._results(job)

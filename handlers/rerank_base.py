@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2
 from contracts.features import FeatureSpec
 from contracts.slates import RerankRequest
 from handlers.rerank_exposure import TakeExposure, emit_exposures
+from handlers.rerank_in_flight import InFlight
 from handlers.rerank_job import RerankJob
 from handlers.rerank_metrics import RerankMetrics, default_metrics
 from handlers.rerank_result import RerankError, RerankResult
@@ -54,6 +55,7 @@ class RerankBase:
         credentials: grpc.ChannelCredentials | None = None,
         exposures: TakeExposure | None = None,
         arm: str = "",
+        max_in_flight: int = 64,
     ) -> None:
         """Make a client; nothing is sent yet, so an absent server does not matter here.
 
@@ -70,6 +72,8 @@ class RerankBase:
                 counted, and the list is returned all the same. A call that raises RerankError
                 (``raise_errors``) shows nothing, so it has no exposures.
             arm: the experiment's arm that this client serves, for exposures and metrics.
+            max_in_flight: messages that may be under way; a request beyond them falls back at once
+                (``overloaded``), where it would only wait until its deadline.
         """
         self.url = url
         self.release = release
@@ -83,6 +87,7 @@ class RerankBase:
         self._list_size = spec.list_size if spec else None
         self._exposures, self._arm = exposures, arm
         self._spec_sha256 = spec.hash() if spec else ""
+        self._in_flight = InFlight(max_in_flight)
 
     def _job(self, requests: Sequence[RerankRequest], deadline_ms: float | None) -> RerankJob:
         limit = self.deadline_ms if deadline_ms is None else deadline_ms

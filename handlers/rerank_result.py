@@ -9,9 +9,9 @@ from typing import Literal
 from contracts.rules import GroupLimit, order_within
 from contracts.slates import RerankRequest, distinct
 
-#: Why the given order was shown: the deadline passed; no server, release or channel to ask; the
-#: request was refused; or the answer could not be trusted.
-Fallback = Literal["deadline", "unavailable", "bad_request", "bad_response"]
+#: Why the given order was shown: the deadline passed; no server, release or channel to ask; too
+#: many requests were under way; the request was refused; or the answer could not be trusted.
+Fallback = Literal["deadline", "unavailable", "overloaded", "bad_request", "bad_response"]
 
 
 class RerankError(Exception):

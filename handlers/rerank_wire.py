@@ -42,6 +42,9 @@ _ASKED = [service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) fo
 #: Log-probabilities are at most 0, up to rounding.
 _ROUNDING = 1e-3
 
+#: What Triton says where a release was published with a max_queue_size.
+_FULL_QUEUE = "Exceeds maximum queue size"
+
 _STATUS: dict[grpc.StatusCode, Fallback] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "deadline",
     grpc.StatusCode.INVALID_ARGUMENT: "bad_request",
@@ -135,10 +138,12 @@ def _distrust(what: str) -> RerankError:
 def rerank_error(error: grpc.RpcError) -> RerankError:
     """A gRPC error as the fallback that it means.
 
-    Everything that is neither the caller's fault nor a matter of time is ``unavailable``: no
-    server, no such release, a full queue, an engine that failed.
+    Everything that is neither the caller's fault nor a matter of time or load is ``unavailable``:
+    no server, no such release, an engine that failed.
     """
     code, details = error.code(), error.details() or ""
+    if code == grpc.StatusCode.UNAVAILABLE and _FULL_QUEUE in details:
+        return RerankError("overloaded", f"{code.name}: {details}")
     # Some Triton versions say UNAVAILABLE of a model that is being unloaded.
     gone = code == grpc.StatusCode.NOT_FOUND or (
         code == grpc.StatusCode.UNAVAILABLE and "unknown model" in details

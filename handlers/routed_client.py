@@ -125,7 +125,7 @@ class RoutedClient(RoutedBase):
                 calls += call.prepare(served, rows)
             except Exception as error:
                 call.job.fail(rows, as_rerank_error(error))
-        send_calls(self._stub, call.job, calls)
+        send_calls(self._stub, self._in_flight, call.job, calls)
 
     def _find(self, release: str, job: RerankJob) -> ServedRelease:
         request = service_pb2.ModelConfigRequest(name=model_of(release))
@@ -217,7 +217,9 @@ class AsyncRoutedClient(RoutedBase):
         except Exception as error:
             call.job.fail(rows, as_rerank_error(error))
         else:
-            await asyncio.gather(*(send_call(self._stub, call.job, one) for one in calls))
+            await asyncio.gather(
+                *(send_call(self._stub, self._in_flight, call.job, one) for one in calls)
+            )
 
     async def _find(self, release: str, job: RerankJob) -> ServedRelease:
         request = service_pb2.ModelConfigRequest(name=model_of(release))
