@@ -9,10 +9,10 @@ READY := $(VENV)/.ready
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.10 python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test bench manifests lint format clean
 
 help:  ## what this Makefile can do
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  make test ARGS="tests/contracts -x"         pass options on to pytest'
 	@echo '  make demo DATA=path/to/KuaiRand-Pure/data   the demo on real logs'
@@ -26,6 +26,13 @@ demo: $(READY)  ## train, publish, serve and rerank over gRPC, then shut down
 
 test: $(READY)  ## run the tests, a file of them on each core (at most four)
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(ARGS)
+
+bench: $(READY)  ## GReF beside its peers in one run, and how times grow with m and n (minutes)
+	$(BIN)/python benchmarks/peers.py --out runs/bench/peers.json --plot runs/bench/peers.png $(ARGS)
+	$(BIN)/python benchmarks/growth.py --out runs/bench/growth.json --plot runs/bench/growth.png
+
+manifests: $(READY)  ## render every Kubernetes overlay and check it, without a cluster
+	$(BIN)/python deploy/manifests.py check $(ARGS)
 
 lint: $(READY)  ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .

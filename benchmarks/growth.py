@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Optional
 
-import msgspec
 import torch
 import typer
 from rich.console import Console
@@ -21,7 +20,7 @@ from benchmarks.decode import bench_spec, random_inputs
 from benchmarks.peer_networks import GREF, PAPER_MS, Run, compile_network, make_network
 from benchmarks.peer_plots import plot_growth
 from benchmarks.peer_report import Report, Timing, growth_table, this_machine
-from benchmarks.peer_timing import bound, clock_of, timing
+from benchmarks.peer_timing import bound, clock_of, make_folders, timing
 from benchmarks.rounds import Clock, interleaved
 from contracts.features import MAX_CANDIDATES, MAX_LIST
 from contracts.reading import write_json
@@ -69,7 +68,8 @@ def main(
         for name, sizes, most in (("candidates", m_sizes, 4096), ("list-size", n_sizes, MAX_LIST)):
             if min(sizes) < 1 or max(sizes) > most:
                 raise ValueError(f"--{name} {sizes}; allowed: 1 to {most}")
-    except ValueError as error:
+        make_folders(out, plot)
+    except (ValueError, OSError) as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     rate, limit = matrix_rate(), ShapedLimit()
@@ -91,7 +91,7 @@ def main(
         rows=[*with_m, *with_n],
     )
     if out is not None:
-        write_json(out, msgspec.to_builtins(report))
+        write_json(out, report)
     if plot is not None:
         title = f"TorchScript, batch {batch}, {report.machine.processor}, {threads} thread(s)"
         plot_growth(with_m, with_n, title, plot)

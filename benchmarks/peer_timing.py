@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import get_args
 
 from torch import Tensor
@@ -18,6 +19,15 @@ from training.settings import ModelSettings
 def bound(run: Run, inputs: tuple[Tensor, ...]) -> Call:
     """The call of a network with its inputs."""
     return lambda: run(*inputs)
+
+
+def make_folders(*files: Path | None) -> None:
+    """Folders of files that are written at the end; what cannot be made ought to fail at once."""
+    for file in files:
+        if file is not None:
+            if file.is_dir():
+                raise ValueError(f"{file} is a folder; allowed: a file to write")
+            file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def clock_of(given: str, device: str, threads: int) -> Clock:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Optional, get_args
 
-import msgspec
 import torch
 import typer
 from rich.console import Console
@@ -31,7 +30,7 @@ from benchmarks.peer_networks import (
 )
 from benchmarks.peer_plots import plot_peers
 from benchmarks.peer_report import Report, Timing, aims_table, peer_table, this_machine
-from benchmarks.peer_timing import bound, clock_of, timing
+from benchmarks.peer_timing import bound, clock_of, make_folders, timing
 from benchmarks.rounds import Call, Clock, interleaved
 from contracts.features import FeatureSpec
 from contracts.reading import write_json
@@ -55,7 +54,7 @@ console.width = max(console.width, 104)  # a pipe has 80, which is too few for t
 
 @app.command(epilog=EPILOG)
 def main(
-    batch: Annotated[Optional[list[int]], typer.Option(help="Requests of a call.")] = None,
+    batch: Annotated[Optional[list[int]], typer.Option(min=1, help="Requests of a call.")] = None,
     candidates: Annotated[int, typer.Option(min=1, max=512, help="m.")] = 30,
     list_size: Annotated[int, typer.Option(min=1, max=64, help="n.")] = 10,
     width: Annotated[int, typer.Option(min=4, help="D; four attention heads.")] = 64,
@@ -88,7 +87,8 @@ def main(
             width=width, encoder_layers=layers, decoder_layers=layers, heads=heads
         )
         torch.set_num_threads(threads)
-        batches = batch or [1, 64, 1024]
+        batches = list(dict.fromkeys(batch or [1, 64, 1024]))
+        make_folders(out, plot)
         counts = {size: rounds_of(rounds, size) for size in batches}
         spec = bench_spec(list_size)
         rate, limit = matrix_rate(device=chosen), ShapedLimit(chosen)
@@ -108,7 +108,7 @@ def main(
                 limit,
             )
         ]
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     report = Report(
@@ -130,7 +130,7 @@ def main(
         highlight=False,
     )
     if out is not None:
-        write_json(out, msgspec.to_builtins(report))
+        write_json(out, report)
     if plot is not None:
         plot_peers(report, formats[0], plot)
 

@@ -177,7 +177,7 @@ def test_aims_say_what_is_met_and_what_is_not() -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    out, plot = tmp_path / "peers.json", tmp_path / "peers.png"
+    out, plot = tmp_path / "new" / "peers.json", tmp_path / "other" / "peers.png"
     sizes = ["--batch", "2", "--candidates", "9", "--list-size", "4", "--width", "16"]
     options = [*sizes, "--layers", "1", "--rounds", "3", "--clock", "cpu", "--device", "cpu"]
     done = CliRunner().invoke(peers.app, [*options, "--out", str(out), "--plot", str(plot)])
@@ -203,6 +203,11 @@ def test_the_command(tmp_path: Path) -> None:
         (peers.app, ["--clock", "sun"], "--clock sun; allowed: wall, cpu"),
         (peers.app, ["--clock", "cpu", "--threads", "2"], "adds threads up"),
         (peers.app, ["--engine", "graph", "--device", "cpu"], "CUDA graphs need a GPU"),
+        (peers.app, ["--width", "30"], "attention_heads must divide width"),
+        (peers.app, ["--batch", "0"], "x>=1"),
+        (peers.app, ["--out", "README.md/peers.json"], "File exists: 'README.md'"),
+        (growth.app, ["--plot", "README.md/growth.png"], "File exists: 'README.md'"),
+        (growth.app, ["--out", "docs"], "docs is a folder"),
         (growth.app, ["--candidates", "5000"], "--candidates [5000]; allowed: 1 to 4096"),
         (growth.app, ["--list-size", "100"], "--list-size [100]; allowed: 1 to 64"),
     ],
