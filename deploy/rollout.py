@@ -298,10 +298,15 @@ def watch(
                 try:
                     if _experiment(places, name).state != "running":
                         given.say(f"experiment {name} does not run; nothing to watch")
+                        _tell_stopped(metrics, name)
                         return
                     shown = _read_status(places, name, table, prometheus, "surface", settle)
                     _write_reports(shown, html, metrics)
-                    _act(rollout, shown, chosen, plan, least)
+                    try:
+                        _act(rollout, shown, chosen, plan, least)
+                    except typer.Exit:  # it was rolled back: alerts on it are over
+                        _tell_stopped(metrics, name)
+                        raise
                 except (ContractError, OSError) as error:
                     if first or once:
                         raise
@@ -412,6 +417,13 @@ def _write_reports(shown: Any, html: Path | None, metrics: Path | None) -> None:
         from deploy.monitoring.experiment_metrics import write_experiment_metrics
 
         write_experiment_metrics(metrics, shown)
+
+
+def _tell_stopped(metrics: Path | None, name: str) -> None:
+    if metrics is not None:
+        from deploy.monitoring.experiment_metrics import write_stopped
+
+        write_stopped(metrics, name)
 
 
 def _experiment(places: Places, name: str) -> Experiment:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 from contracts.reading import ContractError
 from deploy.analysis.status import Effect, ExperimentStatus, Lift, Verdict
 
+_RUNNING = "1 while the experiment runs."
 STATES = ("ok", "broken", "unknown")
 
 
@@ -26,17 +27,32 @@ def write_experiment_metrics(path: Path, status: ExperimentStatus) -> None:
         ContractError: the path is not one that the collector reads.
         OSError: it cannot be written.
     """
+    _write(path, experiment_registry(status))
+
+
+def write_stopped(path: Path, experiment: str) -> None:
+    """Replace ``path`` by the one thing that is left to say: it is over. Alerts on it end so.
+
+    Raises:
+        ContractError, OSError: as ``write_experiment_metrics``.
+    """
+    made = _Gauges(experiment)
+    made.set("running", _RUNNING, False)
+    _write(path, made.registry)
+
+
+def _write(path: Path, registry: CollectorRegistry) -> None:
     if path.suffix != ".prom":
         raise ContractError(f"{path}: the collector reads *.prom alone")
     if not path.parent.is_dir():
         raise ContractError(f"{path}: no such folder as {path.parent}")
-    write_to_textfile(str(path), experiment_registry(status))
+    write_to_textfile(str(path), registry)
 
 
 def experiment_registry(status: ExperimentStatus) -> CollectorRegistry:
     """The metrics of one experiment; all carry the label ``experiment``."""
     made = _Gauges(status.name)
-    made.set("running", "1 while the experiment runs.", status.state == "running")
+    made.set("running", _RUNNING, status.state == "running")
     made.set("checked_timestamp_seconds", "When the status was made.", status.now / 1000)
     for arm in status.arms:
         labels = {"arm": arm.name, "release": arm.release}

@@ -13,7 +13,11 @@ from typer.testing import CliRunner
 from contracts.champion import CHAMPION_FILE, ChampionChange, ChampionFile
 from contracts.reading import ContractError, write_json
 from contracts.releases import Gate
-from deploy.monitoring.experiment_metrics import experiment_registry, write_experiment_metrics
+from deploy.monitoring.experiment_metrics import (
+    experiment_registry,
+    write_experiment_metrics,
+    write_stopped,
+)
 from tests.report_page import statuses
 from training import refresh
 from training.refreshing.findings import Summary
@@ -146,6 +150,14 @@ def test_what_is_not_known_has_no_series(tmp_path: Path) -> None:
     found = samples(path)
     assert value(found, "gref_experiment_running", experiment="three-arms") == 0
     assert value(found, "gref_experiment_srm_mismatch", experiment="three-arms") == 1
+
+
+def test_what_is_left_of_an_experiment_that_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.prom"
+    write_experiment_metrics(path, statuses.broken())
+    write_stopped(path, "three-arms")
+    over = ("gref_experiment_running", frozenset({("experiment", "three-arms")}))
+    assert samples(path) == {over: 0}
 
 
 def test_a_file_that_nobody_would_read_is_refused(tmp_path: Path) -> None:
