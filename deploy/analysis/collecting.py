@@ -21,7 +21,7 @@ STEPS_H = (1, 2, 3, 4, 6, 8, 12, 24, 48, 96, 168)
 STEPS_S, YOUNG_LOOKS = (10, 60, 600), 60
 #: Looks of a sequence at most; and the rows that all its looks together may go over.
 MAX_LOOKS = 340
-MAX_LOOK_ROWS = 400_000_000
+MAX_LOOK_ROWS = 1_200_000_000
 
 
 @dataclass

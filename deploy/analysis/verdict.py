@@ -49,6 +49,9 @@ def decide(
     """The verdict; its reason comes first, then what else should be known."""
     primary = tuple(lift for lift in lifts if lift.role == "primary")
     verdict, winner, reason = _reason(experiment, arms, primary, srm, guardrails, started, now)
+    if experiment.state == "stopped":
+        over = f"{experiment.name} has stopped, so there is nothing left to do."
+        reason = (*(word for word in reason if not word.startswith("Next:")), over)
     notes = [_lift_words(lift) for lift in primary]
     if srm.ok is False and verdict != "stop":
         notes.append(f"Sample-ratio mismatch: {srm.why}; find its cause before you believe a lift.")

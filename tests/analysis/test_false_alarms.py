@@ -10,7 +10,10 @@ from scipy import stats
 
 from benchmarks.aa_repeats import run, upper_bound
 from benchmarks.aa_world import Population, simulate
+from deploy.analysis.fixed import p_value
 from deploy.analysis.power import fixed_power, last_look_power
+from deploy.analysis.ratio import TwoArms, compare
+from deploy.analysis.sequences import MIN_UNITS, half_width
 
 ALPHA = 0.05
 
@@ -106,3 +109,40 @@ def test_however_the_units_totals_grow(
     # A large mde makes the sequence narrow early, where the normal limit is farthest.
     found = run(_population(draw), 100, alpha=ALPHA, mde=0.3, salt=draw.__name__)
     assert found.alarms_by_sequence()[:, -1].sum() <= upper_bound(100, ALPHA)
+
+
+@pytest.mark.parametrize("first_weight", [0.05, 0.3])
+def test_a_ramp_in_the_middle_is_no_alarm(first_weight: float) -> None:
+    # Users with lasting tastes; those whom the ramp moves count for the control, then for the arm.
+    rng = np.random.default_rng(3)
+    lists, earned = _persistent(rng)
+    users, looks, ramp, repeats = len(lists), lists.shape[1], 16, 120
+    parts = [slice(0, ramp), slice(ramp, looks)]
+    sizes = [lists[:, part].cumsum(axis=1) for part in parts]
+    sums = [earned[:, part].cumsum(axis=1) for part in parts]
+    alarms = peeked = 0
+    for _ in range(repeats):
+        bucket = rng.random(users)
+        treated = [bucket < first_weight, bucket < 0.5]
+        alarm = peek = False
+        for look in range(looks):
+            ends = [min(look, ramp - 1)] + ([look - ramp] if look >= ramp else [])
+            rows = [np.flatnonzero(sizes[stage][:, end] > 0) for stage, end in enumerate(ends)]
+            arms = TwoArms(
+                np.concatenate(rows),
+                np.repeat(np.arange(len(rows)), [len(one) for one in rows]),
+                np.concatenate([treated[stage][one] for stage, one in enumerate(rows)]),
+            )
+            found = compare(
+                arms,
+                np.concatenate([sums[stage][one, ends[stage]] for stage, one in enumerate(rows)]),
+                np.concatenate([sizes[stage][one, ends[stage]] for stage, one in enumerate(rows)]),
+            )
+            if found is None or found[1] is None or min(found[1].units) < MIN_UNITS:
+                continue
+            alarm |= abs(found[1].value) > half_width(found[1].variance, 0.1, ALPHA)
+            peek |= p_value(found[1]) < ALPHA
+        alarms += alarm
+        peeked += peek
+    assert alarms <= upper_bound(repeats, ALPHA)
+    assert peeked > alarms

@@ -352,6 +352,13 @@ def test_a_verdict_waits_for_its_rule(plain: tuple[str, dict[str, Any]]) -> None
     assert "smallest effect" in status.words[0]
 
 
+def test_a_stopped_experiment_asks_for_nothing(plain: tuple[str, dict[str, Any]]) -> None:
+    table, _ = plain
+    status = read_status(experiment(state="stopped"), table, now=NOW)
+    assert not any(word.startswith("Next:") for word in status.words)
+    assert "try has stopped" in " ".join(status.words)
+
+
 def test_an_aa_test_never_ships(plain: tuple[str, dict[str, Any]]) -> None:
     table, _ = plain
     arms = (
