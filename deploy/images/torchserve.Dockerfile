@@ -23,6 +23,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends openjdk-17-jre-headless \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/venv /opt/venv
+COPY --chmod=0444 deploy/images/torchserve_probe.py /opt/gref/
 COPY deploy/images/torchserve.properties /etc/torchserve/config.properties
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

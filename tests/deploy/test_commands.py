@@ -148,8 +148,8 @@ def test_the_example_of_a_feature_spec_is_one() -> None:
     read_yaml(KUBERNETES / "base" / "consumer" / "features.yaml", FeatureSpec)
 
 
-@pytest.mark.parametrize("script", ["triton_start.py", "triton_probe.py"])
-def test_scripts_of_the_triton_image_need_python_alone(script: str) -> None:
+@pytest.mark.parametrize("script", ["triton_start.py", "triton_probe.py", "torchserve_probe.py"])
+def test_scripts_of_the_images_need_python_alone(script: str) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(IMAGES / script), "--help"],
         capture_output=True,

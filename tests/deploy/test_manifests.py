@@ -104,7 +104,10 @@ BREAKS_RULE: dict[str, tuple[Spoil, str]] = {
         lambda o: pod(o)["volumes"].append({"name": "host", "hostPath": {"path": "/"}}),
         "hostPath",
     ),
-    "no limit": (lambda o: container(o)["resources"]["limits"].pop("memory"), "limits.memory"),
+    "no limit": (
+        lambda o: container(o)["resources"]["limits"].pop("memory"),
+        "limits.memory",
+    ),
     "endless volume": (
         lambda o: pod(o)["volumes"][-1].update(emptyDir={}),
         "no sizeLimit",
@@ -175,7 +178,10 @@ BREAKS_NAME: dict[str, tuple[Spoil, str]] = {
         ].update(port="metric"),
         "port metric ",
     ),
-    "mount": (lambda o: container(o)["volumeMounts"][0].update(name="model"), "mounts model"),
+    "mount": (
+        lambda o: container(o)["volumeMounts"][0].update(name="model"),
+        "mounts model",
+    ),
     "frozen file": (
         lambda o: container(o)["volumeMounts"][2].update(subPath="routing.json"),
         "subPath",
@@ -263,7 +269,10 @@ def test_the_routing_of_git_is_one_that_clients_read() -> None:
         (KUBERNETES / "base" / "torchserve" / "deployment.yaml").read_text()
     )
     torchserve = find(list(archives), "Deployment", "gref-torchserve")
-    args = torchserve["spec"]["template"]["spec"]["containers"][0]["args"]
+    server = containers(torchserve["spec"]["template"]["spec"])[0]
+    args = server["args"]
+    asked = server["readinessProbe"]["exec"]["command"][2:]
+    assert asked == [f"--model=gref_{release}" for release in routing.releases]
     assert args == [word for r in routing.releases for word in ("-m", f"gref_{r}=gref_{r}.mar")], (
         "TorchServe must serve what the routing names"
     )
