@@ -204,7 +204,7 @@ def test_the_command(tmp_path: Path) -> None:
         (peers.app, ["--clock", "cpu", "--threads", "2"], "adds threads up"),
         (peers.app, ["--engine", "graph", "--device", "cpu"], "CUDA graphs need a GPU"),
         (peers.app, ["--width", "30"], "attention_heads must divide width"),
-        (peers.app, ["--batch", "0"], "x>=1"),
+        (peers.app, ["--batch", "0"], "greater than or equal to 1"),
         (peers.app, ["--out", "README.md/peers.json"], "File exists: 'README.md'"),
         (growth.app, ["--plot", "README.md/growth.png"], "File exists: 'README.md'"),
         (growth.app, ["--out", "docs"], "docs is a folder"),
