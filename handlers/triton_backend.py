@@ -4,9 +4,9 @@ Publishing copies this file into the version folder of both models as ``model.py
 configuration says which of the two it is. It needs torch and nothing else of the project, since
 the server's Python sees only the model's folder.
 
-Parameters of the configuration: ``part`` (encoder or decoder), ``engine_file``, ``engine_sha256``
-and ``intra_op_threads``; for the encoder also ``item_cat_rows`` and ``user_cat_rows``, the rows of
-each embedding table.
+Parameters of the configuration: ``part`` (encoder or decoder), ``engine_file``, ``engine_sha256``,
+``intra_op_threads`` and ``max_candidates``; for the encoder also ``item_cat_rows`` and
+``user_cat_rows``, the rows of each embedding table.
 
 Requests of equal shape are joined, checked once and answered by one engine call. Where that fails,
 each half is tried alone: a refused row never spoils its neighbours, and one among 64 costs a dozen
@@ -72,11 +72,13 @@ class TritonPythonModel:
             for name in ("item_cat", "user_cat")
             if self.is_encoder
         }
+        self.most = int(parameters["max_candidates"])
         torch.set_num_threads(int(parameters["intra_op_threads"]))
         path = folder / parameters["engine_file"]
         _check_hash(path, parameters["engine_sha256"])
         self.engine = _load_engine(path)
-        self.forward = self.engine.forward  # a module's call would add Python around it
+        # Without the Python that a module's call has around it.
+        self.forward = getattr(self.engine, "forward", self.engine)
         # Entered for good, since execute runs in this thread and entering costs as much as a check;
         # it ends with the object.
         self.inference_mode = torch.inference_mode()
@@ -108,6 +110,7 @@ class TritonPythonModel:
         """Responses of requests of equal shape: one engine call, or two halves where that fails."""
         try:
             joint = group[0] if len(group) == 1 else [torch.cat(column) for column in zip(*group)]
+            _check_candidates(self.inputs[0], joint[0].shape[1], self.most)
             if self.is_encoder:
                 self._check_encoder_input(*joint)
             else:
@@ -150,13 +153,16 @@ class TritonPythonModel:
             raise RefusedInputError(
                 f"ITEM_CAT holds {padded} candidates, ITEM_DENSE {item_dense.shape[1]}"
             )
-        if padded == 0:
-            raise RefusedInputError("ITEM_CAT holds no candidate; allowed: at least one")
         counts = [row[0] for row in count.tolist()]
         if min(counts) < 1 or max(counts) > padded:
             raise RefusedInputError(f"COUNT is {counts}; allowed: 1 to {padded}")
         _check_rows("ITEM_CAT", item_cat, self.last_row["item_cat"])
         _check_rows("USER_CAT", user_cat, self.last_row["user_cat"])
+
+
+def _check_candidates(name: str, padded: int, most: int) -> None:
+    if not 1 <= padded <= most:
+        raise RefusedInputError(f"{name} holds {padded} candidates; allowed: 1 to {most}")
 
 
 def _check_decoder_input(
@@ -172,8 +178,6 @@ def _check_decoder_input(
     padded = z.shape[1]
     if prior.shape[1] != padded:
         raise RefusedInputError(f"Z holds {padded} candidates, PRIOR {prior.shape[1]}")
-    if padded == 0:
-        raise RefusedInputError("Z holds no candidate; allowed: at least one")
     if group.shape[1] != padded:
         raise RefusedInputError(f"Z holds {padded} candidates, GROUP {group.shape[1]}")
     if not prior.sum().item() < math.inf and not (prior < math.inf).all():  # NaN is not below
@@ -221,11 +225,29 @@ def _check_hash(path: Path, expected: str) -> None:
 
 
 def _load_engine(path: Path) -> Any:
+    if path.suffix == ".pt2":
+        return _Package(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         engine = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         # An engine that was frozen at export has lost its training flag, and needs nothing more.
         return torch.jit.freeze(engine.eval()) if hasattr(engine, "training") else engine
+
+
+class _Package:
+    """An AOTInductor package. torch's own wrapper would import the compiler, and cost each call."""
+
+    def __init__(self, path: Path) -> None:
+        loader = torch._C._aoti.AOTIModelPackageLoader  # type: ignore[attr-defined]
+        try:
+            # The name within the package, one thread or more, runners, device.
+            self.loader = loader(str(path), "model", False, 1, -1)
+        except RuntimeError as error:
+            raise pb_utils.TritonModelException(f"{path.name} cannot be loaded: {error}") from error
+
+    def __call__(self, *inputs: torch.Tensor) -> Tensors:
+        outputs: Tensors = self.loader.boxed_run(list(inputs))
+        return outputs
 
 
 def _error(error: Exception) -> Any:

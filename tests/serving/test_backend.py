@@ -108,7 +108,7 @@ def no_candidates(arrays: dict[str, np.ndarray]) -> None:
 REFUSED = {
     "NaN of an item": (change("ITEM_DENSE", (0, 3, 0), np.nan), "ITEM_DENSE holds NaN"),
     "infinity of a user": (change("USER_DENSE", (0, 0), np.inf), "USER_DENSE holds NaN or inf"),
-    "no candidates": (no_candidates, "ITEM_CAT holds no candidate"),
+    "no candidates": (no_candidates, "ITEM_CAT holds 0 candidates; allowed: 1 to 512"),
     "count of zero": (change("COUNT", (0, 0), 0), r"COUNT is \[0\]; allowed: 1 to 16"),
     "count beyond the padding": (change("COUNT", (0, 0), 17), r"allowed: 1 to 16"),
     "category beyond its table": (

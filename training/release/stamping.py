@@ -217,6 +217,7 @@ def _engine_parameters(
         return parameters  # the backend reads none of them: they are for people
     parameters["engine_file"] = ENGINE_FILES[facts.format]
     parameters["intra_op_threads"] = str(settings.intra_op_threads)
+    parameters["max_candidates"] = str(facts.spec.max_candidates)
     if part == "encoder":
         parameters["item_cat_rows"] = _rows(facts.spec.item)
         parameters["user_cat_rows"] = _rows(facts.spec.user)
