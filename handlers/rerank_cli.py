@@ -12,11 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from contracts.assignment import Router
 from contracts.features import Categorical, FeatureGroup, FeatureSpec
 from contracts.reading import ContractError, read_json, write_json
+from contracts.routing import Routing
 from contracts.slates import Candidate, RerankRequest, Scalar
 from handlers.client import RerankClient
 from handlers.rerank_result import RerankError, RerankResult
+from handlers.routed_client import RoutedClient
 
 EXAMPLES = """
 Examples:
@@ -27,7 +30,11 @@ Examples:
 
   python handlers/client.py rerank request.json --release r0003 --temperature 0.5 --seed 7
 
-Exit codes: 0 reranked, 1 the server or release could not be used, 2 bad input.
+  python handlers/client.py rerank request.json --routing routing.json
+
+  python handlers/client.py route user-17 --routing routing.json --surface home
+
+Exit codes: 0 done, 1 the server or release could not be used, 2 bad input.
 """
 
 UNAVAILABLE, BAD_INPUT = 1, 2
@@ -35,6 +42,10 @@ UNAVAILABLE, BAD_INPUT = 1, 2
 Url = Annotated[str, typer.Option(envvar="GREF_URL", help="Triton's gRPC address.")]
 ReleaseName = Annotated[
     str | None, typer.Option(help="Release to ask; without it the newest that is ready.")
+]
+
+RoutingFile = Annotated[
+    Path | None, typer.Option(help="routing.json: ask the release of the user's arm.")
 ]
 
 app = typer.Typer(
@@ -48,21 +59,26 @@ def rerank(
     request: Annotated[Path, typer.Argument(help="JSON file of a request.")],
     url: Url = "127.0.0.1:8001",
     release: ReleaseName = None,
+    routing: RoutingFile = None,
     temperature: Annotated[
-        float, typer.Option(help="0 is greedy; above it items are drawn.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+        float | None,
+        typer.Option(help="0 is greedy (as without it, save where a routing explores)."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the draw; 0 without it, or the routing's.")
+    ] = None,
     deadline_ms: Annotated[float, typer.Option(help="Wall time of the call.", min=1)] = 2000.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Rerank the candidates of a request and print the list."""
     try:
         asked = read_json(request, RerankRequest)
+        if routing and release:
+            raise ContractError("--routing picks the release; leave out --release")
+        result = _asked(asked, url, release, routing, temperature, seed, deadline_ms)
     except ContractError as error:
         _say("error", error)
         raise typer.Exit(BAD_INPUT) from None
-    with RerankClient(url, release, deadline_ms=deadline_ms) as client:
-        result = client.rerank(asked, temperature=temperature, seed=seed)
     if as_json:
         print(msgspec.json.encode(result).decode())
     else:
@@ -71,6 +87,24 @@ def rerank(
     if result.fallback:
         _say(f"given order ({result.fallback})", result.error)
         raise typer.Exit(BAD_INPUT if result.fallback == "bad_request" else UNAVAILABLE)
+
+
+@app.command()
+def route(
+    user: Annotated[str, typer.Argument(help="A user's id.")],
+    routing: Annotated[Path, typer.Option(help="routing.json.")],
+    surface: Annotated[str, typer.Option(help="Of the request.")] = "",
+    request_id: Annotated[str, typer.Option(help="Of the request.")] = "",
+) -> None:
+    """Say who gets what: release, arms and exploration of a request, without a server."""
+    try:
+        found = Router(read_json(routing, Routing)).route(surface, user, request_id)
+    except ContractError as error:
+        _say("error", error)
+        raise typer.Exit(BAD_INPUT) from None
+    drawn = f"drawn at {found.temperature:g}" if found.temperature else "greedy"
+    arm = found.arm or "no experiment"
+    console.print(f"{found.release}, {arm}, {drawn}", markup=False, highlight=False)
 
 
 @app.command()
@@ -93,6 +127,22 @@ def example(
         console.print(f"wrote {out}")
     else:
         print(json.dumps(msgspec.to_builtins(request), indent=2, ensure_ascii=False))
+
+
+def _asked(
+    request: RerankRequest,
+    url: str,
+    release: str | None,
+    routing: Path | None,
+    temperature: float | None,
+    seed: int | None,
+    deadline_ms: float,
+) -> RerankResult:
+    if routing is not None:
+        with RoutedClient(url, routing, deadline_ms=deadline_ms) as routed:
+            return routed.rerank(request, temperature=temperature, seed=seed)
+    with RerankClient(url, release, deadline_ms=deadline_ms) as client:
+        return client.rerank(request, temperature=temperature or 0.0, seed=seed or 0)
 
 
 def example_request(spec: FeatureSpec, candidates: int) -> RerankRequest:
@@ -140,11 +190,11 @@ def _category(feature: Categorical, index: int) -> str:
 
 def _headline(request: RerankRequest, result: RerankResult) -> str:
     made_by = f"release {result.release}" if not result.fallback else "given order"
+    arm = f", {result.arm}" if result.arm else ""
     passes = f", {result.passes} decoder passes" if result.passes is not None else ""
     count = len(request.candidates)
-    return (
-        f"{request.request_id}: {count} candidates, {made_by}, {result.latency_ms:.1f} ms{passes}"
-    )
+    took = f"{result.latency_ms:.1f} ms{passes}"
+    return f"{request.request_id}: {count} candidates, {made_by}{arm}, {took}"
 
 
 def _table(result: RerankResult) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import lru_cache
 from typing import Literal
@@ -56,7 +57,8 @@ class RoutingMetrics:
     def loaded(self, sha: str, before: str) -> None:
         """A routing is in force; ``before`` is the one that it replaces."""
         if before and before != sha:
-            self._info.remove(before)
+            with contextlib.suppress(KeyError):  # another client of this process has removed it
+                self._info.remove(before)
         self._info.labels(sha).set(1)
         self._loaded.set(time.time())
 

@@ -7,6 +7,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from contracts.assignment import Router, assign, seed_of, temperature_of
+from contracts.assignment import Route, Router, assign, route, seed_of, temperature_of
 from contracts.experiments import Arm
-from contracts.reading import ContractError, read_json
+from contracts.reading import ContractError, read_json, write_json
 from contracts.routing import Routing, compile_routing
 from contracts.slates import RerankRequest
 from deploy.local_triton import LocalTriton
@@ -31,6 +33,7 @@ from tests.serving.toy_engines import SPEC, toy_request, write_toy_engines
 from training.release.publishing import publish
 
 Make = Callable[..., Asked]
+KINDS = ("threads", "asyncio")
 
 
 @pytest.fixture(scope="module")
@@ -45,37 +48,37 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
 
 
 @pytest.fixture
-def gone(
-    stack: LocalTriton, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], None]]:
-    """Unloads a release; afterwards it is loaded again."""
-    taken = {}
-
-    def unload(release: str) -> None:
-        links = stack.home.repository.glob(f"gref_{release}*")
-        taken[release] = next(links).resolve().parents[1]
-        stack.unload(release)
-
-    yield unload
-    for folder in taken.values():
-        stack.load(folder)
-
-
-@pytest.fixture(params=["threads", "asyncio"])
-def make(request: pytest.FixtureRequest, stack: LocalTriton, tmp_path: Path) -> Iterator[Make]:
+def make_of(stack: LocalTriton, tmp_path: Path) -> Iterator[Make]:
+    """Makes a client of a kind, and closes it after the test."""
     made: list[Asked] = []
 
-    def make(routing: Routing | None = None, **options: Any) -> Asked:
+    def make_of(kind: str, routing: Routing | None = None, **options: Any) -> Asked:
         path = tmp_path / "routing.json"
         if routing is not None:
             put(path, routing)
         url = options.pop("url", stack.state().grpc_url)
-        made.append(Asked(request.param, url, path, options))
+        made.append(Asked(kind, url, path, options))
         return made[-1]
 
-    yield make
+    yield make_of
     for asked in made:
         asked.close()
+
+
+@pytest.fixture(params=KINDS)
+def make(request: pytest.FixtureRequest, make_of: Make) -> Make:
+    return partial(make_of, request.param)
+
+
+@contextmanager
+def without(stack: LocalTriton, release: str) -> Iterator[None]:
+    """Unloads a release, and loads it again."""
+    folder = next(stack.home.repository.glob(f"gref_{release}*")).resolve().parents[1]
+    stack.unload(release)
+    try:
+        yield
+    finally:
+        stack.load(folder)
 
 
 def check(asked: Asked, routing: Routing) -> Counter[str]:
@@ -84,10 +87,10 @@ def check(asked: Asked, routing: Routing) -> Counter[str]:
     by_id = {request.request_id: request for request in REQUESTS}
     for exposure in asked.exposures:
         request = by_id[exposure.request_id]
-        route = router.route(request.surface, request.user, request.request_id)
+        where = router.route(request.surface, request.user, request.request_id)
         told = exposure.release, exposure.arm, exposure.temperature, exposure.seed
-        assert told == tuple(route)
-        order, log_prob = expected(route.release, request, route.temperature, route.seed)
+        assert told == tuple(where)
+        order, log_prob = expected(where.release, request, where.temperature, where.seed)
         assert exposure.exposed == order
         assert exposure.log_prob == pytest.approx(log_prob, abs=1e-5)
         assert exposure.fallback == ""
@@ -177,13 +180,23 @@ def test_a_fallback_is_an_exposure_of_its_arm(make: Make) -> None:
     assert len(asked.exposures[0].exposed) == SPEC.list_size
 
 
-def test_a_release_that_is_gone_lets_the_champion_answer(
-    make: Make, gone: Callable[[str], None]
-) -> None:
-    asked = make(split())
-    fresh = [one for one in REQUESTS if asked.rerank(one).arm == "try/fresh"]
-    del asked.exposures[:]
-    gone("r0002")
+def test_a_release_that_is_gone_lets_the_champion_answer(make_of: Make, stack: LocalTriton) -> None:
+    """Until it comes back. Both kinds in one test, for a load takes long."""
+    both = [make_of(kind, split()) for kind in KINDS]
+    for asked in both:
+        asked.many(REQUESTS)  # they know the release
+        del asked.exposures[:]
+    with without(stack, "r0002"):
+        for asked in both:
+            check_champion_answers(asked)
+    for asked in both:
+        del asked.exposures[:]
+        asked.many(REQUESTS)
+        assert len(check(asked, split())) == 3
+
+
+def check_champion_answers(asked: Asked) -> None:
+    fresh = [one for one in REQUESTS if route_of(one).release == "r0002"]
     results = asked.many(REQUESTS)
     again = [asked.rerank(one) for one in fresh]
     for request, result, exposure in zip(REQUESTS, results, asked.exposures):
@@ -197,30 +210,17 @@ def test_a_release_that_is_gone_lets_the_champion_answer(
     assert asked.value("gref_client_rerouted_total", release="r0001") is None
 
 
-def test_a_release_that_comes_back_is_asked_again(make: Make, stack: LocalTriton) -> None:
-    asked = make(split())
-    asked.many(REQUESTS)
-    folder = next(stack.home.repository.glob("gref_r0002*")).resolve().parents[1]
-    stack.unload("r0002")
-    try:
-        assert {result.release for result in asked.many(REQUESTS)} == {"r0001"}
-    finally:
-        stack.load(folder)
-    del asked.exposures[:]
-    asked.many(REQUESTS)
-    assert len(check(asked, split())) == 3
-
-
 def test_a_release_that_is_gone_makes_the_routing_be_read(
-    make: Make, gone: Callable[[str], None]
+    make_of: Make, stack: LocalTriton
 ) -> None:
     """The champion was changed and the old one unloaded before the client has looked again."""
-    asked = make(Routing(champion="r0002"))
-    assert asked.rerank(REQUESTS[0]).release == "r0002"
-    gone("r0002")
-    put(asked.path, Routing(champion="r0001"))
-    result = asked.rerank(REQUESTS[0])
-    assert (result.fallback, result.release) == (None, "r0001")
+    both = [make_of(kind, Routing(champion="r0002")) for kind in KINDS]
+    assert {asked.rerank(REQUESTS[0]).release for asked in both} == {"r0002"}
+    with without(stack, "r0002"):
+        put(both[0].path, Routing(champion="r0001"))
+        for asked in both:
+            result = asked.rerank(REQUESTS[0])
+            assert (result.fallback, result.release) == (None, "r0001")
 
 
 @pytest.mark.parametrize("champion", ["r0077", "r0078"])
@@ -414,3 +414,29 @@ def test_simulated_users_follow_the_routing(stack: LocalTriton, tmp_path: Path) 
         assert (ran.returncode, "leave out --release" in ran.stderr) == (2, True)
     ran = run(simulate, *asks, "--routing", tmp_path / "none.json")
     assert (ran.returncode, "no such file" in ran.stderr) == (2, True)
+
+
+def test_commands(stack: LocalTriton, tmp_path: Path) -> None:
+    """``route`` says what ``rerank`` then does."""
+    path, request = put(tmp_path / "routing.json", split()), tmp_path / "request.json"
+    for one in (REQUESTS[1], next(r for r in REQUESTS if route_of(r).temperature)):
+        write_json(request, one)
+        asks = "--routing", path, "--request-id", one.request_id
+        said = run("handlers/client.py", "route", one.user, *asks)
+        assert said.returncode == 0, said.stderr
+        wanted = route_of(one)
+        drawn = "drawn at 0.8" if wanted.temperature else "greedy"
+        assert said.stdout.strip() == f"{wanted.release}, {wanted.arm}, {drawn}"
+        url = stack.state().grpc_url
+        done = run("handlers/client.py", "rerank", request, "--routing", path, "--url", url)
+        assert done.returncode == 0, done.stderr
+        assert f"release {wanted.release}, {wanted.arm}," in done.stdout
+    both = ("--routing", path, "--release", "r0001")
+    refused = run("handlers/client.py", "rerank", request, *both)
+    assert (refused.returncode, "leave out --release" in refused.stderr) == (2, True)
+    refused = run("handlers/client.py", "route", "u", "--routing", tmp_path / "none.json")
+    assert (refused.returncode, "no such file" in refused.stderr) == (2, True)
+
+
+def route_of(request: RerankRequest) -> Route:
+    return route(split(), request.surface, request.user, request.request_id)

@@ -326,6 +326,17 @@ def test_a_forked_process_goes_on_following(tmp_path: Path) -> None:
         assert process.wait(60) == 7
 
 
+def test_two_clients_of_a_process_share_their_metrics(followed: Followed) -> None:
+    """One removes the old routing's label, and the other finds it gone."""
+    other = RoutingFile(followed.path, metrics=followed.file._metrics)
+    for routing in (TWO, ONE):
+        put(followed.path, routing)
+        assert followed.routing() == routing
+        assert other.refresh(60.0).routing == routing
+        assert (followed.shas(), followed.is_stale()) == ([other.sha], False)
+    other.close()
+
+
 def test_close_ends_the_thread(followed: Followed) -> None:
     followed.file.close()
     assert not followed.file._thread.is_alive()
