@@ -94,7 +94,7 @@ def _area(frame: Frame) -> Html:
 
 def _grid(frame: Frame, first: int, last: int, scale: Scale) -> Html:
     parts = []
-    values = nice_ticks(frame.y.low, frame.y.high, 5)
+    values = nice_ticks(frame.y.low, frame.y.high, 6)
     step = values[1] - values[0] if len(values) > 1 else abs(frame.y.high - frame.y.low)
     for value in values:
         y, zero = frame.y(value), abs(value) < 1e-12

@@ -77,7 +77,12 @@ def sample_ratio(status: ExperimentStatus) -> Html:
     return section(
         "Sample ratio",
         "sample-ratio",
-        note(chip(words, tone), " ", test if srm.p is not None else "", srm.why),
+        note(
+            chip(words, tone),
+            " ",
+            test if srm.p is not None else None,
+            srm.why if srm.ok is not True else None,
+        ),
         table(
             "Units by arm",
             ("Arm", ">Seen", ">Expected", ">Share", ">Difference"),

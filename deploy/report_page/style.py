@@ -101,6 +101,13 @@ thead th {
 tbody th { font-weight: 600; }
 th:last-child, td:last-child { padding-right: 0; }
 th.number, td.number { text-align: right; }
+.scroll { overflow-x: auto; }
+@media (min-width: 40.01rem) {
+  /* Columns are at least as wide as their words; on a phone there are no columns. */
+  th, td { overflow-wrap: break-word; }
+  td.number, td .chip, th .chip { white-space: nowrap; }
+  td.number .small { white-space: normal; }
+}
 details { margin-top: 0.6rem; font-size: 0.875rem; }
 summary { cursor: pointer; color: var(--accent); width: fit-content; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; border-radius: 4px; }

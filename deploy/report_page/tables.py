@@ -28,12 +28,13 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Child]])
         )
         for row in rows
     )
-    return tag(
+    whole = tag(
         "table",
         tag("caption", caption),
         tag("thead", tag("tr", *head)),
         tag("tbody", *body),
     )
+    return tag("div", whole, class_="scroll")
 
 
 def chip(text: str, tone: str = "") -> Html:

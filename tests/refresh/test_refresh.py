@@ -106,7 +106,9 @@ def test_promoted_afterwards_and_then_nothing_is_new(
     published: tuple[Place, dict[str, object]], tmp_path: Path
 ) -> None:
     where = place(tmp_path, published[0].releases, published[0].table)
-    promoted = refreshed(where, "--promote")
+    told = tmp_path / "refresh.prom"
+    promoted = refreshed(where, "--promote", "--metrics-file", told)
+    assert '\ngref_refresh_champion_info{release="r0002"} 1.0\n' in told.read_text()
     assert (promoted.code, promoted.summary["promoted"]) == (0, True)
     assert ReleaseStore(where.releases).champion() == "r0002"
     again = refreshed(where)
@@ -213,8 +215,13 @@ def test_poison_is_refused(  # type: ignore[no-untyped-def]
 
 def test_too_few_slates_are_refused(releases: Path, table: Path, tmp_path: Path) -> None:
     where = place(tmp_path, releases, table)
-    refused = refreshed(where, "--until-version", 1, changes=["data.min_slates=501"])
+    told = tmp_path / "refresh.prom"
+    refused = refreshed(
+        where, "--until-version", 1, "--metrics-file", told, changes=["data.min_slates=501"]
+    )
     assert (refused.code, refused.failed()) == (3, {"data.slates"})
+    for line in ('outcome{outcome="refused"} 1.0', 'gate_passed{gate="data.slates"} 0.0'):
+        assert f"\ngref_refresh_{line}\n" in told.read_text()
     assert json.loads((Path(refused.summary["report"]) / "summary.json").read_text()) == (
         refused.summary
     )

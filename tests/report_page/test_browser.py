@@ -53,6 +53,27 @@ COLLIDING = """
   return out;
 })
 """
+#: Words of ordinary length that are broken over two lines.
+BROKEN = r"""
+(() => {
+  const out = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode;
+    const element = node.parentElement;
+    if (!element.getClientRects().length || element.closest('svg')) continue;
+    if (element.closest('thead') && innerWidth < 640) continue;
+    for (const word of node.data.matchAll(/[\w.,%]{2,16}/g)) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      const tops = [...range.getClientRects()].map(r => Math.round(r.top));
+      if (new Set(tops).size > 1) out.push(word[0]);
+    }
+  }
+  return out;
+})()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +96,7 @@ def test_opens_fits_and_fetches_nothing(
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     assert browser.evaluate(OUTSIDE) == []
     assert browser.evaluate(COLLIDING) == []
+    assert browser.evaluate(BROKEN) == []
     assert browser.evaluate(SMALLEST) >= 12
     # The style came in: its hash in the policy is right.
     assert (
@@ -107,6 +129,8 @@ def test_hostile_names_run_nothing(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     for status in ALL:
         write_page(evil(status), page)
+        browser.open(page, DESK)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= DESK
         browser.open(page, PHONE)
         assert browser.complaints == []
         assert browser.requests == [page.resolve().as_uri()]
