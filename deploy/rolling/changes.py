@@ -103,7 +103,9 @@ def forget(routing: Path) -> None:
     Not made durable: if a power cut brings the note back, making its change again changes nothing,
     and the next change is written over it.
     """
-    journal_path(routing).unlink(missing_ok=True)
+    path = journal_path(routing)
+    path.with_name(f".{path.name}.new").unlink(missing_ok=True)  # a kill in `note` left it
+    path.unlink(missing_ok=True)
 
 
 def journal_path(routing: Path) -> Path:

@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from contracts.reading import ContractError
 from contracts.releases import RELEASE_NAME, ReleaseManifest
 from contracts.slates import Candidate, RerankRequest
+from deploy.control_key import use_control_key
 from handlers.client import RerankClient
 from handlers.rerank_base import CHANNEL_OPTIONS
 from handlers.rerank_metrics import RerankMetrics
@@ -40,6 +41,7 @@ class Replica:
     def __init__(self, address: str) -> None:
         self.address = address
         self._client = triton.InferenceServerClient(address, channel_args=list(CHANNEL_OPTIONS))
+        use_control_key(self._client)
 
     def loaded(self, call_s: float = CALL_S) -> tuple[str, ...]:
         """The releases whose ensemble is said to be ready, sorted.
@@ -76,9 +78,8 @@ class Replica:
                 self._check_engines(release, manifest)
                 return False
             self.unload(release)
-        self.wait_unloaded(release)
-        # Loading the ensemble loads its steps, side by side.
-        self._call(lambda c: c.load_model(model_of(release), client_timeout=LOAD_S))
+            self.wait_unloaded(release)
+        self.send_load(release)
         if failure := self.failure(release):
             raise ReplicaError(f"{self.address}: {release} is loaded but: {failure}")
         self._check_engines(release, manifest)
@@ -89,30 +90,43 @@ class Replica:
 
         Requests that are being answered are answered; it returns before it is all gone.
         """
-        for model in sorted(self._busy(release)):
-            self._call(partial(_unload, model))
+        for model in self._ready(release):
+            self.send_unload(model)
 
     def wait_unloaded(self, release: str) -> None:
-        """Wait until nothing is left of a release that was loaded."""
+        """Wait until nothing of a release takes requests any more.
+
+        Not until its processes have ended: one that died by itself would be waited for in vain.
+        """
         give_up = time.monotonic() + LOAD_S
-        while release not in self.loaded() and self._busy(release):
+        while self._ready(release):
             if time.monotonic() > give_up:
                 raise ReplicaError(f"{self.address}: {release} not unloaded after {LOAD_S:g} s")
             time.sleep(_POLL_S)
 
+    def send_load(self, release: str) -> None:
+        """Load an ensemble, which brings its steps, whatever is loaded already."""
+        self._call(lambda c: c.load_model(model_of(release), client_timeout=LOAD_S))
+
+    def send_unload(self, model: str) -> None:
+        """Unload one model."""
+        self._call(lambda c: c.unload_model(model, client_timeout=LOAD_S))
+
     def close(self) -> None:
         self._client.close()
 
-    def _models(self, call_s: float = CALL_S) -> dict[str, str]:
+    def _models(self, call_s: float) -> dict[str, str]:
         """The state of each model; "" where it was never loaded."""
         index = self._call(lambda c: c.get_model_repository_index(client_timeout=call_s))
         return {model.name: model.state for model in index.models}
 
-    def _busy(self, release: str) -> list[str]:
-        """The models of a release that are loaded, loading or unloading."""
+    def _ready(self, release: str) -> list[str]:
+        """The models of a release that are ready, the ensemble first."""
         ours = re.compile(rf"{model_of(release)}(?:_[a-z]+)?")
-        states = self._models().items()
-        return [m for m, state in states if state not in ("", "UNAVAILABLE") and ours.fullmatch(m)]
+        states = self._models(CALL_S).items()
+        return sorted(
+            model for model, state in states if state == "READY" and ours.fullmatch(model)
+        )
 
     def _check_engines(self, release: str, manifest: ReleaseManifest) -> None:
         """Another release of the same name, as another store would give, must not be served."""
@@ -132,10 +146,6 @@ class Replica:
             return call(self._client)
         except InferenceServerException as error:
             raise ReplicaError(f"{self.address}: {error.message()}") from error
-
-
-def _unload(model: str, client: triton.InferenceServerClient) -> None:
-    client.unload_model(model, client_timeout=LOAD_S)
 
 
 def _config(model: str, client: triton.InferenceServerClient) -> Any:

@@ -29,3 +29,8 @@ def make_light(release: Path) -> None:
             shutil.copyfile(LIGHT_MODEL, model / "1" / "model.py")
     manifest = read_json(release / MANIFEST, ReleaseManifest)
     write_json(release / MANIFEST, msgspec.structs.replace(manifest, files=hashes(release)))
+
+
+def list_of(release: str, count: int, list_size: int) -> list[int]:
+    """The order that a light release gives to so many candidates: from an offset of its own on."""
+    return [(int(release[1:]) + place) % count for place in range(min(count, list_size))]
