@@ -40,8 +40,8 @@ class EngineMismatchError(ContractError):
 
 
 def needs_machine(manifest: ReleaseManifest) -> bool:
-    """Whether anything of the machine matters: engines of profile ``cpu`` run on all."""
-    return manifest.profile != "cpu"
+    """Whether anything of the machine matters: TorchScript of profile ``cpu`` runs on all."""
+    return manifest.profile != "cpu" or any("cpu" in one.versions for one in manifest.engines)
 
 
 def check_engines_fit(manifest: ReleaseManifest, here: ServingMachine) -> None:

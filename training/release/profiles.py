@@ -23,21 +23,21 @@ ENGINE_FILES = {
 @dataclass(frozen=True)
 class Profile:
     """Attributes:
-    format: of the encoder's and the decoder's engine.
+    formats: of the encoder's and the decoder's engine, the usual one first.
     backends: of Triton, for each part that has an engine, in the order of the ensemble's steps.
     """
 
-    format: str
+    formats: tuple[str, ...]
     backends: Mapping[Part, str]
 
 
 PROFILES = {
-    "cpu": Profile("torchscript", {"encoder": "python", "decoder": "python"}),
-    "gpu": Profile("torchscript", {"encoder": "pytorch", "decoder": "pytorch"}),
+    "cpu": Profile(("torchscript", "aotinductor"), {"encoder": "python", "decoder": "python"}),
+    "gpu": Profile(("torchscript",), {"encoder": "pytorch", "decoder": "pytorch"}),
     "tensorrt": Profile(
-        "tensorrt", {"encoder": "tensorrt", "noise": "pytorch", "decoder": "tensorrt"}
+        ("tensorrt",), {"encoder": "tensorrt", "noise": "pytorch", "decoder": "tensorrt"}
     ),
-    "aoti": Profile("aotinductor", {"encoder": "pytorch", "decoder": "pytorch"}),
+    "aoti": Profile(("aotinductor",), {"encoder": "pytorch", "decoder": "pytorch"}),
 }
 
 
@@ -50,15 +50,23 @@ def check_engines_serve(engines: tuple[Engine, ...], serving: ServingSettings) -
     """Can engines be served so?
 
     Raises:
-        ContractError: they have another format than the profile, or a smaller batch.
+        ContractError: the profile does not serve their format or their target, or they have a
+            smaller batch.
     """
     profile = PROFILES[serving.profile]
     found = next(engine.format for engine in engines if engine.part == "encoder")
-    if found != profile.format:
-        fitting = ", ".join(name for name, one in PROFILES.items() if one.format == found)
+    if found not in profile.formats:
+        fitting = " or ".join(name for name, one in PROFILES.items() if found in one.formats)
         raise ContractError(
-            f"the engines are {found}, profile {serving.profile} serves {profile.format}; "
-            f"publish with profile {fitting}, or export with --engine {profile.format}"
+            f"the engines are {found}, profile {serving.profile} serves "
+            f"{' or '.join(profile.formats)}; publish with profile {fitting}, or export with "
+            f"--engine {profile.formats[0]}"
+        )
+    built_for = next((one.compute_capability for one in engines if one.compute_capability), None)
+    if serving.profile == "cpu" and built_for is not None:
+        raise ContractError(
+            f"the engines were compiled for compute capability {built_for}, and profile cpu has "
+            "no GPU; publish with profile aoti, or export where there is none"
         )
     for engine in engines:
         if engine.max_batch is not None and serving.max_batch_size > engine.max_batch:

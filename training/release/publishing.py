@@ -132,6 +132,7 @@ def publish(
                     _sha256(engines),
                     {engine.part: engine.tensors for engine in engines.engines},
                     engines.engine("encoder").compute_capability is not None,
+                    engines.engine("encoder").format,
                 )
                 build(staging, engines_folder, engines, facts, serving, report, on_step)
                 fsync_tree(staging)
