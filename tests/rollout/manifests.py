@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import yaml
+
+from contracts.experiments import Experiment
+from contracts.reading import convert
+
 TEXT = """# Does {release} beat the champion?
 name: {name}
 salt: {salt}   # deals the units
@@ -42,3 +49,8 @@ def manifest(
         salt=salt or f"salt-{name}",
         tail=tail,
     )
+
+
+def experiment_of(name: str, **changes: Any) -> Experiment:
+    """The experiment that such a manifest says."""
+    return convert(yaml.safe_load(manifest(name, **changes)), Experiment, name)
