@@ -96,17 +96,15 @@ def collect(
     for day in table.days:
         if not day_of(start) <= day <= day_of(end - 1):
             continue
-        rows, slots = _day(
+        by_slot = _day(
             table, day, stages, arms, (start, end), index, found, step, segmented, settle_ms
         )
         _grow_history(found, len(index))
-        for slot in np.unique(slots).tolist():
-            base = slot * step
-            while next_look is not None and next_look <= base:
+        for slot in sorted(by_slot):
+            if next_look is not None and next_look <= slot * step:
                 look(next_look, found)
-                next_look = None
-            found.totals.add(rows.at(slots == slot))
-            next_look = base + step
+            found.totals.add(join_lists(by_slot.pop(slot), columns))
+            next_look = (slot + 1) * step
     if next_look is not None:
         look(min(next_look, end), found)
     return found
@@ -123,10 +121,9 @@ def _day(
     step: int,
     segmented: bool,
     settle_ms: int,
-) -> tuple[Lists, Ints]:
-    """The rows of a day by unit and slot of time; numbers of slots count from the epoch."""
-    parts: list[Lists] = []
-    slots: list[Ints] = []
+) -> dict[int, list[Lists]]:
+    """The rows of a day by slot of time (numbered from the epoch), one for each unit and batch."""
+    by_slot: dict[int, list[Lists]] = {}
     for batch in table.batches(day, *span):
         lists, wanted = _lists(batch, stages, index, found, settle_ms)
         if not len(lists):
@@ -138,16 +135,11 @@ def _day(
         slot = lists.time // step
         base = int(slot.min())
         rows, row_slots = sum_lists(lists, len(stages), arms, slot - base)
-        parts.append(rows)
-        slots.append(row_slots + base)
+        for one in np.unique(row_slots).tolist():
+            by_slot.setdefault(base + one, []).append(rows.at(row_slots == one))
         if segmented:
             _add_segments(lists, batch.segment[wanted], batch.segments, found, len(stages), arms)
-    if not parts:
-        return join_lists([], found.history.shape[1]), np.empty(0, np.int64)
-    every, slot = join_lists(parts, found.history.shape[1]), np.concatenate(slots)
-    base = int(slot.min())
-    rows, row_slots = sum_lists(every, len(stages), arms, slot - base)
-    return rows, row_slots + base
+    return by_slot
 
 
 def _lists(
@@ -193,10 +185,7 @@ def _read_history(
             found.before += int((~outside).sum())
             unit = index.numbers(batch.unit[outside])
             _grow_history(found, len(index))
-            for column in range(found.history.shape[1]):
-                found.history[:, column] += np.bincount(
-                    unit, batch.sums[outside, column], minlength=len(index)
-                )
+            np.add.at(found.history, unit, batch.sums[outside])
             found.has_history[unit] = True
 
 

@@ -68,7 +68,7 @@ class ExperimentTable:
 
     Attributes:
         kinds: of feedback that the metrics need; their sums follow FALLBACKS in this order.
-        version: of the table. days: that have rows, sorted.
+        version: of the table. days: that have rows, sorted. rows: of all days, 0 if unknown.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class ExperimentTable:
         self.kinds = tuple(dict.fromkeys(metric.kind for metric in metrics.values()))
         self._segment = self._segment_column(segment)
         self.days = tuple(sorted({str(part[DAY]) for part in parts if part[DAY] is not None}))
-        counts = actions["num_records"].to_numpy() if actions.num_rows else np.empty(0)
-        self.rows = int(np.nansum(counts.astype(np.float64)))
+        known_counts = "num_records" in actions.column_names  # a writer may leave them out
+        self.rows: int = (known_counts and pc.sum(actions["num_records"]).as_py()) or 0
 
     def batches(self, day: str, first: int, end: int) -> Iterator[Columns]:
         """The lists of one day with first <= time < end, on the surfaces of the experiment.

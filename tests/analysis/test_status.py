@@ -414,3 +414,11 @@ def test_stages_that_do_not_fit_are_refused(plain: tuple[str, dict[str, Any]]) -
     ):
         with pytest.raises(ContractError, match=words):
             read_status(experiment(), table, now=NOW, stages=stages)
+
+
+def test_an_empty_table(tmp_path: Path) -> None:
+    columns = {"user": [], "time": []}
+    table = write(tmp_path / "t", {**columns, "click": np.empty((0, 4))})
+    status = read_status(experiment(), table, now=NOW)
+    assert (status.first, status.last, status.verdict) == (None, None, "wait")
+    assert all(lift.absolute is None for lift in status.lifts)
