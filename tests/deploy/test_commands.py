@@ -142,6 +142,9 @@ def test_torchserves_image_starts_java_as_the_local_stack_does() -> None:
         assert word in entry
         assert word in local
     assert "-m" in local
+    python = re.search(r"PYTHON_TAG=(\d+\.\d+)\.", text)
+    assert python
+    assert f"python{python[1]}/site-packages/ts/frontend/*" in " ".join(entry)
 
 
 def test_the_example_of_a_feature_spec_is_one() -> None:
