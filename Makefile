@@ -28,8 +28,10 @@ test: $(READY)  ## run the tests, a file of them on each core (at most four)
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(ARGS)
 
 bench: $(READY)  ## GReF beside its peers in one run, and how times grow with m and n (minutes)
-	$(BIN)/python benchmarks/peers.py --out runs/bench/peers.json --plot runs/bench/peers.png $(ARGS)
-	$(BIN)/python benchmarks/growth.py --out runs/bench/growth.json --plot runs/bench/growth.png
+	$(BIN)/python benchmarks/peers.py --out runs/bench/peers.json --markdown runs/bench/peers.md \
+	  --plot runs/bench/peers.png $(ARGS)
+	$(BIN)/python benchmarks/growth.py --out runs/bench/growth.json --markdown runs/bench/growth.md \
+	  --plot runs/bench/growth.png
 
 manifests: $(READY)  ## render every Kubernetes overlay and check it, without a cluster
 	$(BIN)/python deploy/manifests.py check $(ARGS)

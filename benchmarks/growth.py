@@ -19,7 +19,7 @@ from benchmarks.arithmetic import ShapedLimit, matrix_rate
 from benchmarks.decode import bench_spec, random_inputs
 from benchmarks.peer_networks import GREF, PAPER_MS, Run, compile_network, make_network
 from benchmarks.peer_plots import plot_growth
-from benchmarks.peer_report import Report, Timing, growth_table, this_machine
+from benchmarks.peer_report import Report, Timing, as_markdown, growth_table, this_machine
 from benchmarks.peer_timing import bound, clock_of, make_folders, timing
 from benchmarks.rounds import Clock, interleaved
 from contracts.features import MAX_CANDIDATES, MAX_LIST
@@ -54,6 +54,7 @@ def main(
         str, typer.Option(help="wall, or cpu: this process's time, for a busy machine.")
     ] = "wall",
     out: Annotated[Optional[Path], typer.Option(help="JSON file of all figures.")] = None,
+    markdown: Annotated[Optional[Path], typer.Option(help="The tables for a document.")] = None,
     plot: Annotated[Optional[Path], typer.Option(help="PNG of both.")] = None,
 ) -> None:
     """Print times along m and along n, as TorchScript on the CPU.
@@ -68,7 +69,7 @@ def main(
         for name, sizes, most in (("candidates", m_sizes, 4096), ("list-size", n_sizes, MAX_LIST)):
             if min(sizes) < 1 or max(sizes) > most:
                 raise ValueError(f"--{name} {sizes}; allowed: 1 to {most}")
-        make_folders(out, plot)
+        make_folders(out, markdown, plot)
     except (ValueError, OSError) as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
@@ -79,8 +80,9 @@ def main(
 
     with_m = grow_to(LIST_SIZE, m_sizes)
     with_n = [row for n in n_sizes for row in grow_to(n, [CANDIDATES])]
-    console.print(growth_table(with_m, "candidates"))
-    console.print(growth_table(with_n, "list_size"))
+    tables = [growth_table(with_m, "candidates"), growth_table(with_n, "list_size")]
+    for table in tables:
+        console.print(table)
     settings = ModelSettings()
     report = Report(
         machine=this_machine("cpu", threads, clock, rate),
@@ -92,6 +94,8 @@ def main(
     )
     if out is not None:
         write_json(out, report)
+    if markdown is not None:
+        markdown.write_text(as_markdown(tables), encoding="utf-8")
     if plot is not None:
         title = f"TorchScript, batch {batch}, {report.machine.processor}, {threads} thread(s)"
         plot_growth(with_m, with_n, title, plot)

@@ -45,7 +45,9 @@ def plot_peers(report: Report, engine: str, file: Path) -> None:
     )
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_yscale("log")
-    axes.set_xticks([place + len(batches) * width / 2 for place in range(len(names))], names)
+    middle = [place + len(batches) * width / 2 for place in range(len(names))]
+    axes.set_xticks(middle, [name.replace(" ", "\n", 1) for name in names])
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("time / GReF's (median, quartiles)")
     machine = report.machine
     axes.set_title(f"{engine}, {machine.processor}, {machine.threads} thread(s)", fontsize=10)
@@ -59,7 +61,7 @@ def plot_growth(with_m: list[Timing], with_n: list[Timing], title: str, file: Pa
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, rows, along, label in zip(
         figure.subplots(1, 2),
@@ -80,9 +82,14 @@ def plot_growth(with_m: list[Timing], with_n: list[Timing], title: str, file: Pa
             axes.plot(sizes, [row.limit_ms for row in own], ":", color=colour)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.set_xticks(sorted({getattr(row, along) for row in rows}))
+        axes.minorticks_off()
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
         axes.set_xlabel(label)
         axes.set_ylabel("ms a call (dotted: arithmetic limit)")
-    figure.axes[0].legend()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
     figure.suptitle(title, fontsize=10)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)

@@ -150,7 +150,7 @@ def aims_table(report: Report) -> Table:
         if batch == 64:
             checks.append(("limit / GReF", "at least 0.5", gref.of_limit, gref.of_limit >= 0.5))
         for what, aim, at, met in checks:
-            mark = "[green]met[/green]" if met else "[yellow]not met[/yellow]"
+            mark = "met" if met else "not met"
             table.add_row(engine, str(batch), what, aim, f"{at:.2f}", mark)
     return table
 
@@ -172,3 +172,15 @@ def growth_table(rows: list[Timing], along: str) -> Table:
             *(f"{cells[at].ms.median:.3g} ({100 * cells[at].of_limit:.0f} %)" for at in sizes),
         )
     return table
+
+
+def as_markdown(tables: list[Table]) -> str:
+    """The same tables for a document."""
+    lines: list[str] = []
+    for table in tables:
+        columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+        header, *rows = zip(*columns)
+        rule = tuple("---" for _ in header)
+        lines += [f"**{table.title}**", ""]
+        lines += [f"| {' | '.join(row)} |" for row in (header, rule, *rows)] + [""]
+    return "\n".join(lines)

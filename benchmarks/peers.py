@@ -29,7 +29,14 @@ from benchmarks.peer_networks import (
     served_engines,
 )
 from benchmarks.peer_plots import plot_peers
-from benchmarks.peer_report import Report, Timing, aims_table, peer_table, this_machine
+from benchmarks.peer_report import (
+    Report,
+    Timing,
+    aims_table,
+    as_markdown,
+    peer_table,
+    this_machine,
+)
 from benchmarks.peer_timing import bound, clock_of, make_folders, timing
 from benchmarks.rounds import Call, Clock, interleaved
 from contracts.features import FeatureSpec
@@ -73,6 +80,7 @@ def main(
         str, typer.Option(help="wall, or cpu: this process's time, for a busy machine.")
     ] = "wall",
     out: Annotated[Optional[Path], typer.Option(help="JSON file of all figures.")] = None,
+    markdown: Annotated[Optional[Path], typer.Option(help="The tables for a document.")] = None,
     plot: Annotated[Optional[Path], typer.Option(help="PNG of the first format's ratios.")] = None,
 ) -> None:
     """Print times, ratios to GReF beside the paper's Table 2, and the share of the limit.
@@ -88,7 +96,7 @@ def main(
         )
         torch.set_num_threads(threads)
         batches = list(dict.fromkeys(batch or [1, 64, 1024]))
-        make_folders(out, plot)
+        make_folders(out, markdown, plot)
         counts = {size: rounds_of(rounds, size) for size in batches}
         spec = bench_spec(list_size)
         rate, limit = matrix_rate(device=chosen), ShapedLimit(chosen)
@@ -119,10 +127,10 @@ def main(
         rounds={str(size): count for size, count in counts.items()},
         rows=rows,
     )
-    for size in batches:
-        for one in formats:
-            console.print(peer_table(report, size, one))
-    console.print(aims_table(report))
+    tables = [peer_table(report, size, one) for size in batches for one in formats]
+    tables.append(aims_table(report))
+    for table in tables:
+        console.print(table)
     machine = report.machine
     console.print(
         f"{machine.processor}, {threads} thread(s), torch {machine.torch}, "
@@ -131,6 +139,8 @@ def main(
     )
     if out is not None:
         write_json(out, report)
+    if markdown is not None:
+        markdown.write_text(as_markdown(tables), encoding="utf-8")
     if plot is not None:
         plot_peers(report, formats[0], plot)
 

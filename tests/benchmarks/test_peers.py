@@ -180,7 +180,9 @@ def test_the_command(tmp_path: Path) -> None:
     out, plot = tmp_path / "new" / "peers.json", tmp_path / "other" / "peers.png"
     sizes = ["--batch", "2", "--candidates", "9", "--list-size", "4", "--width", "16"]
     options = [*sizes, "--layers", "1", "--rounds", "3", "--clock", "cpu", "--device", "cpu"]
-    done = CliRunner().invoke(peers.app, [*options, "--out", str(out), "--plot", str(plot)])
+    told = tmp_path / "peers.md"
+    files = ["--out", str(out), "--plot", str(plot), "--markdown", str(told)]
+    done = CliRunner().invoke(peers.app, [*options, *files])
     assert done.exit_code == 0, done.output
     report = read_json(out, Report)
     assert {row.network for row in report.rows} == {*PAPER_MS, "GReF as served"}
@@ -192,6 +194,9 @@ def test_the_command(tmp_path: Path) -> None:
         )
         assert (row.to_gref.median == 1) == (row.network == GREF)
     assert "5.19" in done.output
+    rows = [line.split(" | ") for line in told.read_text().splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:10]] == [f"| {name}" for name in (*PAPER_MS, "GReF as served")]
+    assert {len(row) for row in rows[:10]} == {7}
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
