@@ -177,6 +177,24 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def descendants(pid: int) -> list[int]:
+    """Processes that a process started, and those that they did: Triton's engines."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+        children.setdefault(parent, []).append(int(stat.parent.name))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
 def stop(state: StackState, process: subprocess.Popen[bytes] | None, wait_s: float) -> None:
     """End the process of the state file: politely, then after ``wait_s`` by force."""
     if is_alive(state):
