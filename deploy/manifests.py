@@ -20,7 +20,7 @@ from rich.table import Table
 
 from contracts.reading import ContractError
 from deploy.cluster.references import reference_faults
-from deploy.cluster.rendering import kustomizations, pin_images, render
+from deploy.cluster.rendering import alert_rules, kustomizations, pin_images, render
 from deploy.cluster.rules import rule_faults
 from deploy.cluster.schemas import VERSIONS, schema_faults
 
@@ -34,6 +34,8 @@ Examples:
   python deploy/manifests.py render production-gpu --digests digests.yaml | kubectl apply -f -
 
   python deploy/manifests.py render dev --out dev.yaml
+
+  python deploy/manifests.py alerts | kubectl apply -f -
 
 Exit codes: 0 done, 2 bad input (it does not render), 3 refused: a schema, a rule or a name.
 """
@@ -96,6 +98,16 @@ def check(
     if faults:
         raise typer.Exit(REFUSED)
     console.print(f"valid against Kubernetes {' and '.join(versions)}")
+
+
+@app.command()
+def alerts() -> None:
+    """Print the rules of deploy/monitoring as an object of the Prometheus operator."""
+    with _reported():
+        rules = alert_rules()
+        if faults := schema_faults([rules]):
+            raise ContractError("; ".join(faults))
+        sys.stdout.write(yaml.safe_dump(rules, sort_keys=False, width=1000))
 
 
 def _folder(name: str) -> Path:

@@ -15,6 +15,7 @@ import yaml
 from contracts.reading import ContractError
 
 KUBERNETES = Path(__file__).resolve().parents[1] / "kubernetes"
+ALERTS = KUBERNETES.with_name("monitoring") / "rules"
 Object = dict[str, Any]
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -64,6 +65,28 @@ def render(folder: Path) -> list[Object]:
     if done.stderr.strip():  # a field that kustomize no longer wants
         print(done.stderr.strip(), file=sys.stderr)
     return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def alert_rules(folder: Path = ALERTS) -> Object:
+    """Prometheus' rule files as the one object that the Prometheus operator reads.
+
+    Raises:
+        ContractError: the folder holds none, or one of them is no rule file.
+    """
+    groups: list[Object] = []
+    for path in sorted(folder.glob("*.yaml")):
+        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(read, dict) or not isinstance(read.get("groups"), list):
+            raise ContractError(f"{path}: holds no groups; promtool check rules says more")
+        groups += read["groups"]
+    if not groups:
+        raise ContractError(f"{folder}: holds no rule files")
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "gref", "namespace": "gref", "labels": {"release": "prometheus"}},
+        "spec": {"groups": groups},
+    }
 
 
 def containers(pod: Object) -> list[Object]:

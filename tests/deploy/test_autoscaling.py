@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,31 @@ def test_a_consumer_beyond_the_partitions_would_stand_by(rendered: Rendered) -> 
     compose = yaml.safe_load((KUBERNETES.parent / "compose.yaml").read_text())
     partitions = compose["services"]["kafka-topics"]["environment"]["PARTITIONS"]
     assert scaler["spec"]["maxReplicas"] == int(partitions)
+
+
+def test_alerts_for_the_operator_are_rules_that_prometheus_takes(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "deploy/manifests.py", "alerts"],
+        cwd=KUBERNETES.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = yaml.safe_load(done.stdout)
+    assert made["kind"] == "PrometheusRule"
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(made["spec"]))
+    checked = subprocess.run(
+        [shutil.which("promtool") or "promtool", "check", "rules", str(tmp_path / "rules.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    folder = KUBERNETES.parent / "monitoring" / "rules"
+    alerts = sum(path.read_text().count("alert: ") for path in folder.glob("*.yaml"))
+    found = [rule for group in made["spec"]["groups"] for rule in group["rules"]]
+    assert len([rule for rule in found if "alert" in rule]) == alerts > 10
 
 
 def test_prometheus_computes_what_is_meant(tmp_path: Path) -> None:
