@@ -103,7 +103,7 @@ def _grid(frame: Frame, first: int, last: int, scale: Scale) -> Html:
         )
         text = tick(0.0 if zero else value, step, scale)
         parts.append(tag("text", text, x=_LEFT - 8, y=y + 4, text_anchor="end", class_="tick"))
-    ticks = time_ticks(first, last, max(2, (frame.width - _LEFT) // 82))
+    ticks = time_ticks(first, last, max(3, (frame.width - _LEFT) // 82))
     for at in ticks:
         x = frame.x(at)
         parts.append(tag("line", x1=x, x2=x, y1=frame.bottom, y2=frame.bottom + 5, class_="axis"))

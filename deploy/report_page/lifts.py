@@ -12,8 +12,8 @@ from deploy.report_page.markup import Child, Html, joined, tag
 from deploy.report_page.numbers import UNKNOWN, Scale, interval, lift, p_value, share, when
 from deploy.report_page.tables import chip, note, section, table
 
-#: Sizes for a desk and for a phone; the style shows one of them.
-_SIZES = (("wide", 960, 320), ("narrow", 326, 260))
+#: Sizes for a desk, a tablet and a phone; the style shows one of them, so that letters keep theirs.
+_SIZES = (("wide", 880, 300), ("middle", 528, 270), ("narrow", 262, 220))
 #: Rows of the table beneath a chart.
 _ROWS = 30
 

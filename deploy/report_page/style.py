@@ -67,7 +67,7 @@ figure { margin-top: 1.1rem; }
 figcaption { color: var(--muted); font-size: 0.875rem; }
 svg { display: block; max-width: 100%; }
 .chart { height: auto; width: 100%; margin-top: 0.4rem; }
-.narrow { display: none; }
+.middle, .narrow { display: none; }
 svg text { font-size: 12.5px; fill: var(--muted); font-family: inherit; }
 svg .ramp-label { fill: var(--ink); font-weight: 600; }
 .grid { stroke: var(--line); }
@@ -102,7 +102,7 @@ tbody th { font-weight: 600; }
 th:last-child, td:last-child { padding-right: 0; }
 th.number, td.number { text-align: right; }
 .scroll { overflow-x: auto; }
-@media (min-width: 40.01rem) {
+@media (min-width: 48.01rem) {
   /* Columns are at least as wide as their words; on a phone there are no columns. */
   th, td { overflow-wrap: break-word; }
   td.number, td .chip, th .chip { white-space: nowrap; }
@@ -119,6 +119,11 @@ summary { cursor: pointer; color: var(--accent); width: fit-content; }
 }
 .lineage li:last-child { border-left-color: transparent; padding-bottom: 0; }
 .lineage .chip { margin-right: 0.35rem; }
+@media (max-width: 60rem) {
+  .wide { display: none; }
+  .middle { display: block; }
+  th, td { padding-right: 0.55rem; }
+}
 @media (max-width: 52rem) {
   .tiles { grid-template-columns: 1fr 1fr; gap: 0.75rem; }
 }
@@ -128,8 +133,10 @@ summary { cursor: pointer; color: var(--accent); width: fit-content; }
   .card { padding: 1.1rem 1rem; }
   .tile { padding: 0.8rem 0.9rem; }
   .figure { font-size: 1.2rem; }
-  .wide { display: none; }
+  .middle { display: none; }
   .narrow { display: block; }
+}
+@media (max-width: 48rem) {
   thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   table, tbody, tr, th, td, caption { display: block; }
   tr { padding: 0.6rem 0; border-top: 1px solid var(--line); }

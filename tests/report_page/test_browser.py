@@ -16,6 +16,8 @@ from tests.report_page.test_page import EVIL, evil
 pytestmark = pytest.mark.timeout(180)
 ALL = [statuses.winning(), statuses.broken(), statuses.empty()]
 PHONE, DESK = 390, 1280
+#: In CSS pixels, with those around which the layout changes.
+WIDTHS = (320, PHONE, 641, 769, 961, DESK)
 
 #: Sizes in CSS pixels of all text that is shown; what an SVG scales is counted as it is seen.
 SMALLEST = """
@@ -36,7 +38,7 @@ SMALLEST = """
 #: Elements that hold letters and stick out of the window.
 OUTSIDE = """
 [...document.querySelectorAll('body *')]
-  .filter(e => e.getClientRects().length && !e.closest('thead'))
+  .filter(e => e.getClientRects().length && !e.closest('thead') && !e.closest('.scroll'))
   .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
   .map(e => e.outerHTML.slice(0, 120))
 """
@@ -62,7 +64,7 @@ BROKEN = r"""
     const node = walker.currentNode;
     const element = node.parentElement;
     if (!element.getClientRects().length || element.closest('svg')) continue;
-    if (element.closest('thead') && innerWidth < 640) continue;
+    if (element.closest('thead') && innerWidth <= 768) continue;
     for (const word of node.data.matchAll(/[\w.,%]{2,16}/g)) {
       const range = document.createRange();
       range.setStart(node, word.index);
@@ -83,7 +85,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("status", ALL, ids=lambda status: status.name)
-@pytest.mark.parametrize("width", [PHONE, DESK])
+@pytest.mark.parametrize("width", WIDTHS)
 def test_opens_fits_and_fetches_nothing(
     browser: Browser, status: ExperimentStatus, width: int, tmp_path: Path
 ) -> None:
@@ -110,7 +112,7 @@ def test_one_chart_is_shown_for_each_treatment(browser: Browser, tmp_path: Path)
     shown = (
         "[...document.querySelectorAll('svg.chart')].filter(c => c.getClientRects().length).length"
     )
-    for width in (PHONE, DESK):
+    for width in WIDTHS:
         browser.open(page, width)
         assert browser.evaluate(shown) == 2
 

@@ -107,18 +107,18 @@ def test_everything_is_said(status: ExperimentStatus) -> None:
     assert "None" not in said
 
 
-def test_a_chart_for_each_treatment_in_two_sizes_with_all_ramps() -> None:
+def test_a_chart_for_each_treatment_in_three_sizes_with_all_ramps() -> None:
     outline = Outline(page_of(statuses.winning()))
     ramps = [value for _, name, value in outline.attributes if (name, value) == ("class", "ramp")]
-    assert len(ramps) == 2 * 3
+    assert len(ramps) == 3 * 3
     clips = [
         value for _, name, value in outline.attributes if name == "id" and "clip" in str(value)
     ]
-    assert len(clips) == len(set(clips)) == 2
+    assert len(clips) == len(set(clips)) == 3
     bands = [
         1 for one in Outline(page_of(statuses.broken())).attributes if one[1:] == ("class", "band")
     ]
-    assert len(bands) == 2 * 2
+    assert len(bands) == 2 * 3
 
 
 def test_the_truth_of_a_simulated_world_is_drawn_where_it_is_known() -> None:
@@ -126,7 +126,7 @@ def test_the_truth_of_a_simulated_world_is_drawn_where_it_is_known() -> None:
     arm = status.lifts[0].arm
     known = Outline(page_of(status, {arm: 0.031}))
     lines = [1 for one in known.attributes if one[1:] == ("class", "truth")]
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert "the truth of the simulated world is +3.10" in " ".join(known.said)
     unknown = Outline(page_of(status, {"another": 0.031}))
     assert not [1 for one in unknown.attributes if one[1:] == ("class", "truth")]
