@@ -50,13 +50,14 @@ nvcr.io/nvidia/tritonserver:<yy.mm>-py3-sdk; the commands are in docs/serving.md
 """
 
 LIST_SIZE = 10
+#: Settings by the name of the arm; x2: two instances of each engine.
 ARMS = {
     "batching": ServingSettings(),
     "none": ServingSettings(batching=False),
-    "batching, waits 0.5 ms": ServingSettings(max_queue_delay_us=500),
-    "batching, queue of 256": ServingSettings(max_queue_size=256),
-    "batching, 2 instances": ServingSettings(instances=2),
-    "none, 2 instances": ServingSettings(batching=False, instances=2),
+    "delay-500us": ServingSettings(max_queue_delay_us=500),
+    "queue-256": ServingSettings(max_queue_size=256),
+    "batching-x2": ServingSettings(instances=2),
+    "none-x2": ServingSettings(batching=False, instances=2),
 }
 #: Offered rates of the open loop, in closed-loop throughputs of the first arm without batching.
 RISING = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
@@ -75,7 +76,7 @@ def main(
         Optional[list[int]], typer.Option(help="m of the requests; may be repeated, for a mix.")
     ] = None,
     arm: Annotated[
-        Optional[list[str]], typer.Option(help=f"Of: {'; '.join(ARMS)}. May be repeated.")
+        Optional[list[str]], typer.Option(help=f"Settings, of: {', '.join(ARMS)}. May be repeated.")
     ] = None,
     rate: Annotated[
         Optional[list[float]],
@@ -94,7 +95,7 @@ def main(
     torch.set_num_threads(1)
     unknown = sorted(set(arm or ()) - set(ARMS))
     if unknown:
-        raise typer.BadParameter(f"{', '.join(unknown)}; allowed: {'; '.join(ARMS)}")
+        raise typer.BadParameter(f"{', '.join(unknown)}; allowed: {', '.join(ARMS)}")
     settings = {name: ARMS[name] for name in arm or ARMS}
     with tempfile.TemporaryDirectory() as folder, Progress(console=console, transient=True) as bar:
         bench = Bench(Path(folder), settings, tuple(candidates or (30,)), processes, bar)
