@@ -71,9 +71,7 @@ class RoutedBase(RerankBase):
 
     def _reroute(self, call: RoutedCall, gone: Sequence[int]) -> None:
         for row in gone:
-            release = call.routes[row].release
-            self._releases.pop(release, None)
-            self._routing_metrics.count_rerouted(release)
+            self._routing_metrics.count_rerouted(call.routes[row].release)
 
     def _finish(self, call: RoutedCall) -> list[RerankResult]:
         results = call.job.results(self._metrics)

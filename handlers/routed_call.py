@@ -52,14 +52,23 @@ class RoutedCall:
             self.job.fail_rest(RerankError("bad_request", said))
             self._refused = True
 
-    def by_release(self) -> dict[str, list[int]]:
-        """The rows that go to each release."""
+    def by_release(self, rows: Sequence[int] | None = None) -> dict[str, list[int]]:
+        """The rows (without them all) that go to each release."""
         if self._refused:
             return {}
-        rows: dict[str, list[int]] = defaultdict(list)
-        for row, route in enumerate(self.routes):
-            rows[route.release].append(row)
-        return rows
+        found: dict[str, list[int]] = defaultdict(list)
+        for row in range(len(self.routes)) if rows is None else rows:
+            found[self.routes[row].release].append(row)
+        return found
+
+    def gone_elsewhere(self, router: Router) -> dict[str, list[int]]:
+        """The rows whose release is gone where it was asked, though a fresh routing names it.
+
+        Another replica may have it. Not those of the champion, who is asked once more in any case.
+        """
+        others = set(router.routing.releases) - {router.routing.champion}
+        rows = [row for row in self.job.gone() if self.routes[row].release in others]
+        return self.by_release(rows)
 
     def prepare(self, served: ServedRelease, rows: Sequence[int]) -> list[Call]:
         """The messages that ask a release for some of the rows."""

@@ -10,9 +10,10 @@ It answers as ``RerankClient`` does (``handlers/client.py``) and takes the same 
 release, arm and exploration of each request by ``contracts/assignment.py`` from the routing file,
 which it follows (``handlers/routing_file.py``): a change is in force within 0.1 s, without a
 restart. All releases share one connection. A request is served by the routing that was in force
-when it came. Where the server has no release of that name, the routing is read once more and the
-champion is asked, once, within the deadline; the exposure keeps the arm that was assigned and
-names the release that answered. Make one client per process, after any fork.
+when it came. Where the server has no release of that name, the routing is read once more; if it
+still names the release, that is asked again (of several replicas the next has its turn); if it is
+not there either, the champion is asked, once, all within the deadline. The exposure keeps the arm
+that was assigned and names the release that answered. Make one client per process, after any fork.
 """
 
 from __future__ import annotations
@@ -80,10 +81,13 @@ class RoutedClient(RoutedBase):
         job = call.job
         try:
             self._ask(call, call.by_release())
-            if gone := job.gone():
-                self._reroute(call, gone)
+            if job.gone():
                 router = self.routing.refresh(min(REFRESH_S, job.time_left()))
-                self._ask(call, {router.routing.champion: gone})
+                if elsewhere := call.gone_elsewhere(router):
+                    self._ask(call, elsewhere)
+                if gone := job.gone():
+                    self._reroute(call, gone)
+                    self._ask(call, {router.routing.champion: gone})
         except Exception as error:
             job.fail_rest(as_rerank_error(error))
         return self._finish(call)
@@ -165,11 +169,14 @@ class AsyncRoutedClient(RoutedBase):
         job = call.job
         try:
             await self._ask(call, call.by_release())
-            if gone := job.gone():
-                self._reroute(call, gone)
+            if job.gone():
                 patience = min(REFRESH_S, job.time_left())
                 router = await asyncio.to_thread(self.routing.refresh, patience)
-                await self._ask(call, {router.routing.champion: gone})
+                if elsewhere := call.gone_elsewhere(router):
+                    await self._ask(call, elsewhere)
+                if gone := job.gone():
+                    self._reroute(call, gone)
+                    await self._ask(call, {router.routing.champion: gone})
         except Exception as error:
             job.fail_rest(as_rerank_error(error))
         return self._finish(call)

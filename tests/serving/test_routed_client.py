@@ -210,6 +210,28 @@ def check_champion_answers(asked: Asked) -> None:
     assert asked.value("gref_client_rerouted_total", release="r0001") is None
 
 
+def test_a_release_that_one_replica_lacks_is_asked_of_the_other(
+    make_of: Make, stack: LocalTriton, tmp_path: Path
+) -> None:
+    """Calls go round the replicas; half of the treatment's would else be the champion's."""
+    champion = next(stack.home.repository.glob("gref_r0001*")).resolve().parents[1]
+    with local_triton(tmp_path / "lacking") as lacking:
+        lacking.load(champion)
+        url = "ipv4:" + ",".join(one.state().grpc_url for one in (stack, lacking))
+        fresh = next(one for one in REQUESTS if route_of(one).release == "r0002")
+        for kind in KINDS:
+            asked = make_of(kind, split(), url=url)
+
+            def steady(asked: Asked = asked) -> bool:  # connected to both
+                return all(asked.rerank(fresh).release == "r0002" for _ in range(10))
+
+            wait_until(steady, "both replicas")
+            del asked.exposures[:]
+            for request in REQUESTS:
+                asked.rerank(request)
+            assert len(check(asked, split())) == 3
+
+
 def test_a_release_that_is_gone_makes_the_routing_be_read(
     make_of: Make, stack: LocalTriton
 ) -> None:
