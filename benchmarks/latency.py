@@ -7,31 +7,40 @@ milliseconds are this machine's. Weights are random, on which times do not depen
 from __future__ import annotations
 
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Optional
 
 import msgspec
 import torch
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.decode import measure
+from benchmarks.arithmetic import matrix_rate
+from benchmarks.decode import FORMATS, Row, bench_spec, build, measure
 from benchmarks.grpc_floor import GrpcFloor, measure_grpc_floor
+from benchmarks.peer_timing import clock_of, make_folders
 from benchmarks.random_release import publish_random, random_request
+from benchmarks.rounds import Clock
 from contracts.reading import write_json
 from deploy.local_triton import LocalTriton
 from deploy.triton_process import Ports
+from training.command import exit_codes
+from training.model.gen_reranker import GenReranker
+from training.settings import ModelSettings
 
 EPILOG = """Examples:
 
 python benchmarks/latency.py
 
-python benchmarks/latency.py --candidates 30 --heads 4 --batch 1 --rounds 50 --out latency.json
-"""
+python benchmarks/latency.py --engine torchscript --engine aotinductor --candidates 30 --heads 4 --no-grpc --clock cpu --json engines.json
+"""  # noqa: E501
 
 LIST_SIZE = 10
+HEADS = (1, 2, 4, 8)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console()
@@ -42,32 +51,52 @@ def main(
     candidates: Annotated[Optional[list[int]], typer.Option(help="m; may be repeated.")] = None,
     heads: Annotated[Optional[list[int]], typer.Option(help="H; may be repeated.")] = None,
     batch: Annotated[Optional[list[int]], typer.Option(help="Rows; may be repeated.")] = None,
+    engine: Annotated[
+        Optional[list[str]],
+        typer.Option(help="torchscript or aotinductor; may be repeated. Eager always runs."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=3, help="Timed rounds of each row.")] = 30,
+    clock: Annotated[str, typer.Option(help="wall, or cpu: this process's own time.")] = "wall",
     calls: Annotated[int, typer.Option(min=10, help="gRPC calls of each kind.")] = 300,
     threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
     grpc: Annotated[bool, typer.Option(help="Also measure on a real Triton.")] = True,
-    out: Annotated[Optional[Path], typer.Option(help="JSON file of all rows.")] = None,
+    json: Annotated[Optional[Path], typer.Option(help="JSON file of all rows.")] = None,
 ) -> None:
-    """Print times of the paper's 4 + 4 layers, D = 64, n = 10, on the CPU."""
-    torch.set_num_threads(threads)
-    sizes = [
-        (m, h, b)
-        for b in batch or (1, 64)
-        for h in heads or (1, 2, 4, 8)
-        for m in candidates or (20, 30, 50, 100, 200, 500)
-    ]
-    rows = [
-        measure(m, h, b, LIST_SIZE, rounds if b == 1 else max(3, rounds // 6))
-        for m, h, b in track(sizes, "measuring engines", transient=True)
-    ]
-    console.print(_engine_table(rows, threads))
-    floors: list[GrpcFloor] = []
-    if grpc:
-        with tempfile.TemporaryDirectory() as folder, console.status("measuring over gRPC"):
-            floors = over_grpc(Path(folder), tuple(candidates or (30, 100, 500)), calls)
-        console.print(_grpc_table(floors))
-    if out is not None:
-        write_json(out, {"engines": rows, "grpc": msgspec.to_builtins(floors)})
+    """Print times of the paper's 4 + 4 layers, D = 64, n = 10, on the CPU.
+
+    Every format that is asked for is timed by turns with eager. AOTInductor takes minutes of g++
+    for each H.
+    """
+    with exit_codes():
+        engines = ("eager", *(engine or ["torchscript"]))
+        if unknown := [name for name in engines if name not in FORMATS]:
+            raise ValueError(f"--engine {unknown[0]}; allowed: {', '.join(FORMATS[1:])}")
+        read = clock_of(clock, "cpu", threads)
+        make_folders(json)
+        torch.set_num_threads(threads)
+        rate = matrix_rate()
+        ms, batches = candidates or [20, 30, 50, 100, 200, 500], batch or [1, 64]
+        rows: list[Row] = []
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("engines", total=len(heads or HEADS) * len(ms) * len(batches))
+            for h in heads or HEADS:
+                torch.manual_seed(0)
+                model = GenReranker(bench_spec(LIST_SIZE), ModelSettings(heads=h)).eval()
+                with tempfile.TemporaryDirectory() as folder:
+                    ways = {name: build(model, name, Path(folder)) for name in engines}
+                    for b, m in product(batches, ms):
+                        count = rounds if b == 1 else max(3, rounds // 3)
+                        rows += measure(model, ways, m, b, count, read, rate)
+                        progress.advance(task)
+        console.print(_engine_table(rows, threads, read, rate))
+        floors: list[GrpcFloor] = []
+        if grpc:
+            with tempfile.TemporaryDirectory() as folder, console.status("measuring over gRPC"):
+                floors = over_grpc(Path(folder), tuple(candidates or (30, 100, 500)), calls)
+            console.print(_grpc_table(floors))
+        if json is not None:
+            both = {"engines": msgspec.to_builtins(rows), "grpc": msgspec.to_builtins(floors)}
+            write_json(json, {"clock": read, "matrix_rate": rate, **both})
 
 
 def over_grpc(folder: Path, candidates: tuple[int, ...], calls: int) -> list[GrpcFloor]:
@@ -81,16 +110,21 @@ def over_grpc(folder: Path, candidates: tuple[int, ...], calls: int) -> list[Grp
         ]
 
 
-def _engine_table(rows: list[dict[str, float]], threads: int) -> Table:
+def _engine_table(rows: list[Row], threads: int, clock: Clock, rate: float) -> Table:
     table = Table(
-        title=f"n = {LIST_SIZE}, 4 + 4 layers, D = 64, {threads} thread(s): median ms",
-        caption="enc, dec: engines; dec 1: the engine that decodes one item at a time; "
-        "x: one at a time / OMTP, of the decode step and with the encoder",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+        title=f"n = {LIST_SIZE}, 4 + 4 layers, D = 64, {threads} thread(s): median ms ({clock})",
+        caption="encode, decode: as served; plain: decode without the inputs of sampling and rules;"
+        " one: that, one item a pass. Ratios, encoder included: of eager; without OMTP over with; "
+        "unused rules: decode / plain; of limit: products at "
+        f"{rate / 1e9:.0f} GFLOP/s over encode + decode",
     )
-    for name in rows[0]:
-        table.add_column(name, justify="right")
+    for name in Row.__struct_fields__:
+        table.add_column(name.replace("_", " "), justify="right")
     for row in rows:
-        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()))
+        values = msgspec.to_builtins(row).values()
+        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in values))
     return table
 
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tritonclient.grpc as triton
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from contracts.datasets import read_dataset
+from contracts.encoding import EncodedBatch
 from contracts.engine_fit import EngineMismatchError, ServingMachine
 from contracts.reading import ContractError
 from contracts.releases import CHECKPOINT, verify_release
 from handlers.archive import make_archive
 from tests.model.tiny import SPEC, lively_model, model_settings
+from tests.serving.conftest import Served, local_triton
+from tests.serving.test_backend import inputs
 from tests.training.runs import done, make_data
 from training import export
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.engines import aotinductor
 from training.engines.formats import EngineSettings
-from training.engines.parity import no_rules
+from training.engines.parity import Engines, answer, no_rules, seeded_rules
 from training.engines.plan_builder import this_gpu
+from training.engines.torchscript import eager_engines
 from training.model.gen_reranker import GenReranker
 from training.release.engines_folder import read_engines_folder
 from training.release.installing import install
@@ -124,6 +130,68 @@ def test_a_release_of_packages(engines: Path, tmp_path: Path) -> None:
     assert install(release, tmp_path / "served")
     with pytest.raises(ContractError, match="encoder is aotinductor, and what runs here is torch"):
         make_archive(release, tmp_path / "store")
+
+
+@pytest.mark.skipif(this_gpu() is not None, reason="profile cpu serves packages for a CPU")
+def test_triton_serves_packages_by_the_python_backend(engines: Path, tmp_path: Path) -> None:
+    """Joined batches of two instances, rules and sampling, against the eager model."""
+    serving = ServingSettings(profile="cpu", instances=2, warmup_batches=(1,))
+    release = publish(engines, tmp_path / "releases", serving)
+    other = ServingMachine(cpu="another", backends=("python",))
+    with pytest.raises(EngineMismatchError, match=r"built for a CPU with .* has another"):
+        install(release, tmp_path / "elsewhere", machine=lambda: other)
+    model = load_checkpoint(engines / CHECKPOINT).model().eval()
+    eager = Engines(*eager_engines(model), model.spec.list_size)
+    with local_triton(tmp_path / "stack") as stack:
+        served = Served(stack, stack.load(release))
+        url = served.url
+
+        def differing(rows: int) -> int:
+            generator = torch.Generator().manual_seed(rows)
+            batch = EncodedBatch(
+                item_cat=_random(generator, (rows, 16, model.spec.item.categorical_columns)),
+                item_dense=torch.randn(
+                    rows, 16, model.spec.item.dense_columns, generator=generator
+                ).numpy(),
+                user_cat=_random(generator, (rows, model.spec.user.categorical_columns)),
+                user_dense=torch.randn(
+                    rows, model.spec.user.dense_columns, generator=generator
+                ).numpy(),
+                count=np.full(rows, 14, np.int32),
+            )
+            wrong = 0
+            for temperature, ruled in ((0.0, False), (1.0, False), (0.0, True)):
+                expected = answer(eager, batch, temperature, range(rows), ruled)
+                got = _ask(url, served.release, batch, temperature, ruled, model.spec.list_size)
+                wrong += int((got != expected.order_BN.numpy()).any(1).sum())
+            return wrong
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(differing, [1, 2, 3, 1, 5, 1, 8, 1])) == 0
+
+
+def _random(generator: torch.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return torch.randint(0, 4, shape, generator=generator, dtype=torch.int32).numpy()
+
+
+def _ask(
+    url: str, release: str, batch: EncodedBatch, temperature: float, ruled: bool, n: int
+) -> np.ndarray:
+    rows, padded = batch.item_cat.shape[:2]
+    rules = (seeded_rules if ruled else no_rules)(range(rows), n, padded)
+    arrays = {
+        "ITEM_CAT": batch.item_cat,
+        "ITEM_DENSE": batch.item_dense,
+        "USER_CAT": batch.user_cat,
+        "USER_DENSE": batch.user_dense,
+        "COUNT": batch.count[:, None],
+        "TEMPERATURE": np.full((rows, 1), temperature, np.float32),
+        "SEED": np.arange(rows)[:, None],
+        **{name: rule.numpy() for name, rule in zip(("PINNED", "GROUP", "LIMIT"), rules)},
+    }
+    with triton.InferenceServerClient(url) as client:
+        found = client.infer(f"gref_{release}", inputs(arrays), client_timeout=120)
+    return np.asarray(found.as_numpy("ORDER"))
 
 
 def test_a_file_that_is_no_package(engines: Path, tmp_path: Path) -> None:

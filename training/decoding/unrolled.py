@@ -39,8 +39,11 @@ class PassLayer(nn.Module):
         super().__init__()
         own = layer.attention
         self.attention_heads = own.attention_heads
-        self.register_buffer("qkv_weight", torch.cat([own.query.weight, own.key_value.weight]))
-        self.register_buffer("qkv_bias", torch.cat([own.query.bias, own.key_value.bias]))
+        with torch.no_grad():
+            weight = torch.cat([own.query.weight, own.key_value.weight])
+            bias = torch.cat([own.query.bias, own.key_value.bias])
+        self.register_buffer("qkv_weight", weight)
+        self.register_buffer("qkv_bias", bias)
         self.key_value = own.key_value
         self.out = own.out
         self.norm = layer.attention_norm

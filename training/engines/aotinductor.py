@@ -1,12 +1,14 @@
 """AOTInductor engines: packages (.pt2) of machine code, compiled from torch.export's program.
 
-The successor of TorchScript, for Triton's ``platform: "torch_aoti"``. Compiled for the GPU of this
+The successor of TorchScript, for Triton's ``platform: "torch_aoti"`` and, on a CPU, for the python
+backend of profile ``cpu``. Compiled for the GPU of this
 machine or, without one, for its CPU: a package runs on what it was compiled for and nowhere else.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -58,7 +60,10 @@ class AnyWidthEncoder(EncoderEngine):
 
 
 class SeededDecoder(nn.Module):
-    """The decoder of the engine interface, without a branch: the noise is always drawn."""
+    """The decoder of the engine interface: SEED in place of the noise.
+
+    A batch without rules that samples nothing takes a branch of its own, compiled without either.
+    """
 
     counters: Tensor
 
@@ -72,11 +77,27 @@ class SeededDecoder(nn.Module):
     def forward(
         self, z: Tensor, prior: Tensor, temperature: Tensor, seed: Tensor, *rules: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        pinned, _, limit = rules
+        busy = (temperature > 0).any() | (pinned >= 0).any() | (limit[:, 1] > 0).any()
+        given = (z, prior, temperature, seed, *rules)
+        out: tuple[Tensor, Tensor, Tensor, Tensor] = torch.cond(
+            busy, self.drawn_within_rules, self.plain, given
+        )
+        return out
+
+    def drawn_within_rules(
+        self, z: Tensor, prior: Tensor, temperature: Tensor, seed: Tensor, *rules: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         noise = gumbel_at(seed, self.counters[:, _places(prior.size(1), prior.device)])
         out: tuple[Tensor, Tensor, Tensor, Tensor] = self.decoder(
             z, prior, temperature, noise, *rules
         )
         return out
+
+    def plain(
+        self, z: Tensor, prior: Tensor, temperature: Tensor, seed: Tensor, *rules: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return (*self.decoder.greedy(z, prior, temperature), torch.zeros_like(rules[2]))
 
 
 def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
@@ -98,14 +119,14 @@ def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode)
     block = 1 if mode == "one_at_a_time" else None
     seeded = SeededDecoder(model, settings.precision, block)
     inputs, (*most, pinned, group, limit) = decoder_arguments(model, True, WIDEST)
-    _compile(
+    compile_package(
         ExportedEncoder(model, settings.precision, AnyWidthEncoder(model)),
         *encoder_arguments(model.spec, WIDEST),
         folder / FILES["encoder"],
         device,
     )
     rules = (pinned, group, limit)  # of *rules, which torch.export sees as one
-    _compile(seeded, inputs, (*most, rules), folder / FILES["decoder"], device)
+    compile_package(seeded, inputs, (*most, rules), folder / FILES["decoder"], device)
     versions = {"torch": str(torch.__version__)}
     if here is None:
         versions["cpu"] = torch.backends.cpu.get_cpu_capability()
@@ -114,7 +135,7 @@ def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode)
             part=part,  # type: ignore[arg-type]
             format="aotinductor",
             precision=settings.precision,
-            backend="pytorch",
+            backend="pytorch" if here else "python",
             file=file,
             versions=versions,
             compute_capability=here,
@@ -138,12 +159,35 @@ def load(folder: Path, engines: Sequence[Engine], list_size: int) -> Engines:
                 f"this machine has {here or 'no GPU'}"
             )
         try:
-            found[engine.part] = torch._inductor.aoti_load_package(str(path))
+            found[engine.part] = load_package(path)
         except Exception as error:
             raise ContractError(f"{path}: not an AOTInductor package: {error}") from error
     device = "cuda" if here else "cpu"
     encode, decode = (_moved(found[part], device) for part in ("encoder", "decoder"))
     return Engines(encode, decode, list_size)
+
+
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+
+
+def spelled_out(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
+) -> Tensor:
+    """Attention as sums, which the compiler fuses into loops.
+
+    torch's kernel for a CPU costs several microseconds a call and works in tiles of 32 queries;
+    a pass has at most H.
+    """
+    scores = (query.unsqueeze(3) * key.unsqueeze(2)).sum(-1) / math.sqrt(query.size(-1))
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    return (torch.softmax(scores, -1).unsqueeze(-1) * value.unsqueeze(2)).sum(3)
+
+
+def load_package(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
+    """A compiled module, loaded as handlers/triton_backend.py does, and for its reasons."""
+    package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+    return package.boxed_run
 
 
 def _places(candidates: int, device: torch.device) -> Tensor:
@@ -152,18 +196,26 @@ def _places(candidates: int, device: torch.device) -> Tensor:
 
 def _moved(run: Callable[..., Any], device: str) -> Callable[..., Any]:
     def call(*inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(out.cpu() for out in run(*(tensor.to(device) for tensor in inputs)))
+        return tuple(out.cpu() for out in run([tensor.to(device) for tensor in inputs]))
 
     return call
 
 
-def _compile(
+def compile_package(
     module: nn.Module,
     inputs: tuple[Tensor, ...],
     dynamic: tuple[Any, ...],
     path: Path,
-    device: str,
+    device: str = "cpu",
 ) -> None:
+    """Export a module and compile it.
+
+    Args:
+        inputs, dynamic: as of torch.export.
+
+    Raises:
+        ContractError: it cannot be compiled.
+    """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(
@@ -171,6 +223,8 @@ def _compile(
             tuple(tensor.to(device) for tensor in inputs),
             dynamic_shapes=dynamic,
         )
+        if device == "cpu":
+            program = program.run_decompositions({_ATTENTION: spelled_out})
         try:
             torch._inductor.aoti_compile_and_package(program, package_path=str(path))
         except Exception as error:

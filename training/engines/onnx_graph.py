@@ -99,6 +99,16 @@ class ExportedDecoder(nn.Module):
             )
         return order, log_prob, passes, relaxed(order, pinned_BN, rules)
 
+    def greedy(
+        self, z_BMZ: Tensor, prior_BM: Tensor, temperature_B1: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Order, log-probabilities and passes where there are no rules and no row samples."""
+        with _arithmetic(self.precision, z_BMZ.device.type):
+            out: tuple[Tensor, Tensor, Tensor] = self.decode.lists(
+                z_BMZ, prior_BM, temperature_B1, None, None
+            )
+        return out
+
 
 def encoder_example(spec: FeatureSpec, batch: int = 2, candidates: int = 16) -> tuple[Tensor, ...]:
     """Inputs of the right types and widths."""
