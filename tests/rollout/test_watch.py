@@ -44,14 +44,23 @@ def running(world: World) -> World:
     return world
 
 
-def test_a_broken_guardrail_is_rolled_back(running: World, tables: dict[str, str]) -> None:
-    result = rollout(running, "watch", "trial", "--table", tables["hurt"], "--once")
+def test_a_broken_guardrail_is_rolled_back(
+    running: World, tables: dict[str, str], tmp_path: Path
+) -> None:
+    metrics = tmp_path / "watch.prom"
+    words = ("watch", "trial", "--table", tables["hurt"], "--once", "--metrics", metrics)
+    result = rollout(running, *words)
     assert result.exit_code == 3, result.output
     assert "Guardrail fallback_share of treatment is broken" in result.output
     assert running.routing().experiments == ()
     assert running.experiment().state == "stopped"
     assert running.loaded() == [("r0001",)] * 2
-    again = rollout(running, "watch", "trial", "--table", tables["hurt"], "--once")
+    # The alerts on it are over, whether this watch ended it or somebody else did.
+    over = 'gref_experiment_running{experiment="trial"} 0.0'
+    assert [one for one in metrics.read_text().splitlines() if one[:1] != "#"] == [over]
+    metrics.unlink()
+    again = rollout(running, *words)
+    assert over in metrics.read_text()
     assert again.exit_code == 0
     assert "does not run" in again.output
 
