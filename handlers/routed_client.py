@@ -82,7 +82,7 @@ class RoutedClient(RoutedBase):
         try:
             self._ask(call, call.by_release())
             if job.gone():
-                router = self.routing.refresh(min(REFRESH_S, job.time_left()))
+                router = self.routing.refresh(min(REFRESH_S, job.time_left() / 2))
                 if elsewhere := call.gone_elsewhere(router):
                     self._ask(call, elsewhere)
                 if gone := job.gone():
@@ -170,7 +170,7 @@ class AsyncRoutedClient(RoutedBase):
         try:
             await self._ask(call, call.by_release())
             if job.gone():
-                patience = min(REFRESH_S, job.time_left())
+                patience = min(REFRESH_S, job.time_left() / 2)
                 router = await asyncio.to_thread(self.routing.refresh, patience)
                 if elsewhere := call.gone_elsewhere(router):
                     await self._ask(call, elsewhere)
