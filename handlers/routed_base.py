@@ -16,8 +16,8 @@ from handlers.routing_file import RoutingFile
 from handlers.routing_metrics import RoutingMetrics, default_routing_metrics
 from handlers.served_release import ServedRelease, read_release
 
-#: The longest that a request whose release is gone waits for a fresh look at the routing file; never
-#: more than half of what is left of its deadline, so that the champion can still be asked.
+#: The longest that a request whose release is gone waits for a fresh look at the routing file. It
+#: is half of what is left of the deadline at most, so that the champion can still be asked.
 REFRESH_S = 0.1
 #: Configurations of releases that are kept, before those are dropped that no routing names.
 _KEPT = 16
