@@ -73,7 +73,7 @@ def main(
     except (ValueError, OSError) as error:
         errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
-    rate, limit = matrix_rate(), ShapedLimit()
+    rate, limit = matrix_rate(clock=ticking), ShapedLimit(clock=ticking)
 
     def grow_to(n: int, sizes: list[int]) -> list[Timing]:
         return list(grow(n, sizes, batch, rounds, ticking, rate, limit))

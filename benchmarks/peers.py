@@ -99,7 +99,8 @@ def main(
         make_folders(out, markdown, plot)
         counts = {size: rounds_of(rounds, size) for size in batches}
         spec = bench_spec(list_size)
-        rate, limit = matrix_rate(device=chosen), ShapedLimit(chosen)
+        rate = matrix_rate(device=chosen, clock=ticking)
+        limit = ShapedLimit(chosen, ticking)
         rows = [
             row
             for size in batches

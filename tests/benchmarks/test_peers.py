@@ -71,12 +71,15 @@ def test_operations_are_those_that_torch_counts(
 
 
 def test_a_rate_is_operations_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter(range(10_000))
+    now, busy = iter(range(10_000)), iter(range(10_000))
     monkeypatch.setattr(arithmetic.time, "perf_counter", lambda: 0.5 * next(now))
+    monkeypatch.setattr(arithmetic.time, "process_time", lambda: 0.25 * next(busy))
     assert arithmetic.matrix_rate(sizes=(10, 20)) == 2 * 20**3 / 0.5
+    assert arithmetic.matrix_rate(sizes=(10, 20), clock="cpu") == 2 * 20**3 / 0.25
     one, three = Product(4, 5, 6), Product(7, 8, 9, batch=2, times=3)
     assert (one.operations, three.operations) == (240, 6048)
     assert ShapedLimit().seconds([one, one, three]) == 0.5 * 5
+    assert ShapedLimit(clock="cpu").seconds([one, one, three]) == 0.25 * 5
 
 
 def test_rounds_take_turns_and_leave_the_warm_up_out(monkeypatch: pytest.MonkeyPatch) -> None:
