@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REFUSED = 3
 
 console = Console()
