@@ -207,7 +207,7 @@ def test_asyncio(served: Served) -> None:
 
     async def ask() -> None:
         async with AsyncRerankClient(
-            served.url, deadline_ms=DEADLINE_MS, metrics=metrics
+            served.url, deadline_ms=DEADLINE_MS, metrics=metrics, max_in_flight=len(requests)
         ) as client:
             assert (await client.connect()).name == served.release
             single = await asyncio.gather(*(client.rerank(request) for request in requests))
