@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from contracts.routing import ROUTING_FILE, Routing
+from contracts.routing import ROUTING_FILE
 from deploy.rolling.changes import to_json
 from deploy.rolling.situation import Places, compiled
+from deploy.rolling.switching import UNDO_FILE, undo_of
 from training.release.durable import write_durably
-
-UNDO_FILE = "undo.json"
 
 
 def rendered(places: Places) -> dict[str, bytes]:
@@ -28,8 +27,7 @@ def rendered(places: Places) -> dict[str, bytes]:
     routing = compiled(places)
     for release in routing.releases:
         places.store.manifest(release)
-    earlier = [name for name in places.store.record().earlier if name != routing.champion]
-    undo = Routing(champion=earlier[0] if earlier else routing.champion)
+    undo = undo_of(places.store.record())
     return {ROUTING_FILE: to_json(routing), UNDO_FILE: to_json(undo)}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from contracts.champion import ChampionFile
 from contracts.experiments import read_experiment
 from contracts.reading import ContractError
 from contracts.routing import Routing
@@ -24,6 +25,8 @@ from deploy.rolling.manifest_edit import Place, edit
 from deploy.rolling.situation import Places, read_record
 from training.release.durable import write_durably
 from training.release.release_names import PublishError
+
+UNDO_FILE = "undo.json"
 
 
 class HalfMadeError(ContractError):
@@ -56,6 +59,7 @@ def finish(places: Places, change: Change, keep_note: bool = False) -> list[str]
     try:
         if change.champion is not None:
             told += _move_champion(places, change.champion)
+            write_undo(places)
         for one in change.edits:
             _edit_manifest(places, one)
     except (ContractError, PublishError, OSError) as error:
@@ -84,6 +88,19 @@ def write_routing(path: Path, routing: Routing) -> None:
     content = to_json(routing)
     if not path.exists() or path.read_bytes() != content:
         write_durably(path, content)
+
+
+def write_undo(places: Places) -> None:
+    """``undo.json`` beside the routing: what a server that starts loads, too, for a rollback."""
+    record = read_record(places.store)
+    if record is not None:
+        write_routing(places.routing.with_name(UNDO_FILE), undo_of(record))
+
+
+def undo_of(record: ChampionFile) -> Routing:
+    """A routing of the champion that a rollback takes back; of the champion where there is none."""
+    earlier = [name for name in record.earlier if name != record.release]
+    return Routing(champion=earlier[0] if earlier else record.release)
 
 
 def _move_champion(places: Places, move: ChampionMove) -> list[str]:

@@ -43,9 +43,10 @@ def main() -> None:
     while not alive:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(template, folder)
-        in_child(lambda: load_only(folder, address, set(loaded.split(","))))
+        if kind == "calls" or operation == 1:  # what dies at files has loaded or unloaded nothing
+            in_child(lambda: load_only(folder, address, set(loaded.split(","))))
         alive = in_child(lambda k=operation: run(folder, words, kind, k)) == 0
-        state = fingerprint(folder, address)
+        state = fingerprint(folder, address if kind == "calls" else None)
         if state not in known:
             seen = shown(folder, address)
             in_child(lambda: run(folder, words))
@@ -56,14 +57,15 @@ def main() -> None:
         operation += 1
 
 
-def fingerprint(folder: Path, address: str) -> str:
-    """The same for the same files and the same releases loaded."""
+def fingerprint(folder: Path, address: str | None) -> str:
+    """The same for the same files and, where a Triton is given, the same releases loaded."""
     files = {
         str(path): path.read_bytes().hex()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith(".lock") and "r0" not in str(path)
     }
-    return json.dumps([files, answer_of_child(lambda: Replica(address).loaded())])
+    loaded = answer_of_child(lambda: Replica(address).loaded()) if address else ()
+    return json.dumps([files, loaded])
 
 
 def answer_of_child(work: Callable[[], Any]) -> Any:
@@ -189,6 +191,8 @@ def shown(folder: Path, address: str) -> dict[str, Any]:
     histories = (folder / "experiments").glob("history/*.json")
     return {
         "champion": routing.champion,
+        "undo": (folder / "undo.json").exists()
+        and read_json(folder / "undo.json", Routing).champion,
         "routing": {one.name: [arm.weight for arm in one.arms] for one in routing.experiments},
         "record": [change.release for change in record.changes],
         "experiments": {

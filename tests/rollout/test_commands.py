@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from deploy.rollout import app
+from deploy.served_repository import add_release
 from tests.rollout.conftest import World
+from tests.serving.processes import children, wait_until
 from training.release.durable import write_durably
 
 QUICK = ("--drain", "0")
@@ -129,11 +133,6 @@ def test_a_replica_that_cannot_be_reached(world: World) -> None:
 
 def test_a_dead_engine_is_found_out_and_started_anew(world: World) -> None:
     """Triton goes on calling a model ready whose process died; a start must not believe it."""
-    import os
-    import signal
-
-    from tests.serving.processes import children, wait_until
-
     world.load_only("r0001", "r0002")
     pid = world.stacks[0].state().pid
     victims = [one for one, line in children(pid).items() if "gref_r0002_decoder" in line]
@@ -174,6 +173,43 @@ def test_two_experiments_that_claim_one_layer(world: World) -> None:
     assert result.exit_code == 2
     assert "experiments other and trial both run in layer ranking" in result.output
     assert [one.name for one in world.routing().experiments] == ["trial"]
+
+
+def test_render_is_the_same_bytes_each_time(world: World) -> None:
+    """Also from another checkout; what it writes is what clients read when nothing was edited."""
+    folder = world.folder / "kubernetes"
+
+    def render(*words: str) -> Result:
+        places = world.places
+        told = ["--experiments", str(places.experiments), "--releases", str(places.store.folder)]
+        return CliRunner().invoke(app, ["render", "--kubernetes", str(folder), *told, *words])
+
+    for words in (("promote", "r0001"), ("promote", "r0003", "--replica", world.addresses[0])):
+        # The second Triton has no r0003.
+        done(World(world.folder, world.stacks[:1]), *words)
+    world.write(release="r0002")
+    done(World(world.folder, world.stacks[:1]), "start", "trial")
+    assert render("--check").exit_code == 3
+    assert not folder.exists()
+    assert render().exit_code == 0
+    assert render("--check").exit_code == 0
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert files == {
+        "routing.json": world.places.routing.read_bytes(),
+        "undo.json": (world.folder / "undo.json").read_bytes(),
+    }
+    assert json.loads(files["undo.json"])["champion"] == "r0001"
+    assert "up to date" in render().output
+    path = world.places.manifest("trial")
+    path.write_text(path.read_text().replace("state: running", "state: stopped"))
+    assert "outdated" in render("--dry-run").output
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    assert "wrote routing.json" in render().output
+    world.write("other", state="running", tail="started: '2026-03-01T09:00:00Z'\n")
+    world.write("more", state="running", tail="started: '2026-03-01T09:00:00Z'\n")
+    result = render()
+    assert result.exit_code == 2
+    assert "experiments more and other both run in layer ranking" in result.output
 
 
 def test_bad_words(world: World) -> None:
@@ -287,18 +323,16 @@ def test_dry_runs_change_nothing(world: World) -> None:
 def test_status_sees_what_replicas_lack(world: World) -> None:
     done(world, "start", "trial")
     done(world, "status", "--check")
-    with_one = world.stacks[1]
-    with_one.unload("r0002")
+    stack, lacking = world.stacks[1], world.addresses[1]
+    source = (stack.home.repository / "gref_r0002").resolve().parents[1]
+    stack.unload("r0002")
+    add_release(source, stack.home.repository)  # unload took it out
     result = rollout(world, "status", "--json", "--check")
-    # It was unlinked from the second one's repository, too.
-    from deploy.served_repository import add_release
-
-    add_release(world.stacks[0].home.repository.joinpath("gref_r0002").resolve().parents[1],
-                with_one.home.repository)  # fmt: skip
     assert result.exit_code == 3
     state = json.loads(result.output)["serving"]
-    assert state["problems"] == [f"replica {world.addresses[1]}: r0002 is not loaded"]
-    assert [one["missing"] for one in state["replicas"]] == [[], ["r0002"]]
+    assert state["problems"] == [f"replica {lacking}: r0002 is not loaded"]
+    missing = {one["address"]: one["missing"] for one in state["replicas"]}
+    assert missing == {world.addresses[0]: [], lacking: ["r0002"]}
     done(world, "start", "trial")
     assert json.loads(done(world, "status", "--json"))["serving"]["problems"] == []
 
