@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
+
 from contracts.engine_fit import ServingMachine, check_engines_fit
 from contracts.reading import ContractError
-from contracts.releases import RELEASE_NAME, verify_release
+from contracts.releases import RELEASE_NAME, ReleaseManifest, verify_release
 from deploy.triton_install import StackError
 
 #: What the local Triton is, for engines that ask; it has no GPU and this one backend.
@@ -45,7 +47,7 @@ def add_release(folder: Path, repository: Path) -> str:
     """
     try:
         manifest = verify_release(folder)
-        check_engines_fit(manifest, LOCAL_TRITON)
+        check_engines_fit(manifest, _local_triton(manifest))
     except ContractError as error:
         raise StackError(str(error)) from error
     repository.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,16 @@ def add_release(folder: Path, repository: Path) -> str:
     for model in names:
         add_model(folder / "repository" / model, repository)
     return manifest.name
+
+
+def _local_triton(manifest: ReleaseManifest) -> ServingMachine:
+    """What engines of this release want to know of it: for compiled code, the CPU."""
+    if all("cpu" not in engine.versions for engine in manifest.engines):
+        return LOCAL_TRITON
+    from training.release.serving_machine import this_machine  # it brings torch along
+
+    here = this_machine(compute_capability=LOCAL_TRITON.compute_capability)
+    return msgspec.structs.replace(LOCAL_TRITON, cpu=here.cpu)
 
 
 def _complete_copies(folder: Path, repository: Path) -> str:
