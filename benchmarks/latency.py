@@ -60,7 +60,9 @@ def main(
     calls: Annotated[int, typer.Option(min=10, help="gRPC calls of each kind.")] = 300,
     threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
     grpc: Annotated[bool, typer.Option(help="Also measure on a real Triton.")] = True,
-    json: Annotated[Optional[Path], typer.Option(help="JSON file of all rows.")] = None,
+    json: Annotated[
+        Optional[Path], typer.Option("--json", "--out", help="JSON file of all rows.")
+    ] = None,
 ) -> None:
     """Print times of the paper's 4 + 4 layers, D = 64, n = 10, on the CPU.
 

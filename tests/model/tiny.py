@@ -54,6 +54,7 @@ def lively_model(
     prior: str = "position",
     seed: int = 0,
     pairwise: tuple[str, ...] = (),
+    decoder_layers: int = 2,
 ) -> GenReranker:
     """A policy in eval mode whose choices follow from content and prefix, not from the prior alone.
 
@@ -62,7 +63,11 @@ def lively_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         settings = model_settings(
-            heads=heads, cross_attention=cross_attention, prior=prior, pairwise=pairwise
+            heads=heads,
+            cross_attention=cross_attention,
+            prior=prior,
+            pairwise=pairwise,
+            decoder_layers=decoder_layers,
         )
         model = GenReranker(SPEC, settings)
         with torch.no_grad():
