@@ -75,6 +75,11 @@ Reason = Annotated[str, typer.Option(help="Why; kept with the champion.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would change; change nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
+Name = Annotated[str, typer.Argument(help="An experiment.", metavar="NAME")]
+Arm = Annotated[
+    Optional[str], typer.Option(help="The arm.", show_default="the treatment, if there is one")
+]
+
 DEFAULT_RELEASES, DEFAULT_STACK = Path("releases"), DEFAULT_HOME
 
 

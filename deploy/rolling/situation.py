@@ -136,3 +136,21 @@ def read_exploration(places: Places) -> Exploration | None:
     """The exploration outside of experiments; None where no file says one."""
     path = places.exploration
     return read_yaml(path, Exploration) if path.exists() else None
+
+
+def experiment_named(places: Places, name: str) -> Experiment:
+    """An experiment by its manifest; raises ContractError where there is none of that name."""
+    path = places.manifest(name)
+    if not path.exists():
+        known = ", ".join(sorted(one.stem for one in places.experiments.glob("*.yaml"))) or "none"
+        raise ContractError(f"no experiment {name} in {places.experiments}; there are: {known}")
+    return read_experiment(path)
+
+
+def only_treatment(places: Places, name: str) -> str:
+    """The treatment's name; raises ContractError where there are several to choose from."""
+    treatments = experiment_named(places, name).treatments
+    if len(treatments) > 1:
+        known = ", ".join(arm.name for arm in treatments)
+        raise ContractError(f"experiment {name} has several treatments; give --arm: {known}")
+    return treatments[0].name
