@@ -48,6 +48,7 @@ class SourceName(str, enum.Enum):
     avito = "avito"
 
 
+WORLDS = ", ".join(PRESETS)
 DAYS = ("valid_from", "test_from", "test_until")
 #: Which options a source takes, beside those that all take.
 OPTIONS = {
@@ -74,7 +75,7 @@ def prepare(
     ] = None,
     world: Annotated[
         Optional[str],
-        typer.Option(help="Simulator: noisy (the default), strong, fickle, or a YAML of settings."),
+        typer.Option(help=f"Simulator: {WORLDS} (noisy if left), or a YAML of settings."),
     ] = None,
     earlier_until: Annotated[
         Optional[str], typer.Option(help="KuaiRand without sequences: what trains the ranker.")

@@ -193,6 +193,9 @@ def test_ids_map_back_and_strangers_are_refused(world: World) -> None:
 @pytest.mark.parametrize(
     ("name", "relevance", "oracle"),
     [
+        ("plain", (0.15, 0.30), (0.15, 0.30)),
+        ("position", (0.15, 0.30), (0.15, 0.30)),
+        ("complements", (0.30, 0.42), (0.45, 0.58)),
         ("strong", (0.03, 0.06), (0.15, 0.25)),
         ("noisy", (0.08, 0.25), (0.20, 0.40)),
         ("fickle", (0.15, 0.35), (0.25, 0.45)),

@@ -4,9 +4,11 @@ Numbers measured here are simulated, and whatever prints them must say so. Axes:
 M candidates, N list positions, D latent dimensions. Users and items are rows of the world's
 tables; ``user_id`` and ``item_id`` give the strings that travel in slates.
 
-A click at position k (from 1) has probability ``examination(k) * a * (1 - fatigue * s)``, with a
-the attractiveness of the item to the user and s the greatest similarity to the window of items
-before it. Clicks are independent given the list, hence expectations are closed forms.
+A click at position k (from 1) has probability ``examination(k) * (w + complementarity * c * w *
+(1 - w))``, where ``w = a * (1 - fatigue * s)``: a is the attractiveness of the item to the user, s
+the greatest similarity to the window of items before it, and c is 1 where that window holds an item
+whose category this one's completes, else 0. Clicks are independent given the list, hence
+expectations are closed forms.
 """
 
 from __future__ import annotations
@@ -60,6 +62,12 @@ class World:
         self.quality: Floats = rng.normal(0, s.quality_std, s.items)
         self.observed_quality: Floats = self.quality + rng.normal(0, s.quality_noise, s.items)
         self.duration: Floats = np.clip(np.exp(rng.normal(3.6, 0.8, s.items)), 5, 600)
+
+        # From a stream of its own: worlds without complements stay as they were. A cycle through
+        # all categories, so that each completes one other.
+        cycle = np.random.default_rng([s.seed, 3]).permutation(s.categories)
+        self.completed_by: Ints = np.empty(s.categories, np.int64)
+        self.completed_by[cycle] = np.roll(cycle, -1)
 
         self._moving = Tastes(s, centres)
         self.segment, self.activity = self._moving.segment, self._moving.activity
@@ -157,6 +165,10 @@ class World:
         same = self.category[left] == self.category[right]
         return np.asarray(np.clip(cosine, 0, 1) * same)
 
+    def completes(self, before: Ints, after: Ints) -> npt.NDArray[np.bool_]:
+        """Whether the category of ``after`` is the one that completes that of ``before``."""
+        return np.asarray(self.completed_by[self.category[before]] == self.category[after])
+
     def examination(self, size: int) -> Floats:
         """Probability that positions 1 to ``size`` are looked at, [N]."""
         return np.asarray(np.arange(1.0, size + 1) ** -self.settings.position_bias, np.float64)
@@ -169,6 +181,25 @@ class World:
             alike = self.similarity(before, after) * (before >= 0) * (after >= 0)
             tired[:, back:] = np.maximum(tired[:, back:], alike)
         return 1 - self.settings.fatigue * tired
+
+    def completion(self, items: Ints) -> Floats:
+        """1 where the window before holds an item that this one completes, else 0: [B, N]."""
+        found = np.zeros(items.shape)
+        for back in range(1, min(self.settings.fatigue_window, items.shape[1] - 1) + 1):
+            before, after = items[:, :-back], items[:, back:]
+            fits = self.completes(before, after) & (before >= 0) & (after >= 0)
+            found[:, back:] = np.maximum(found[:, back:], fits)
+        return found
+
+    def wanted(self, users: Ints, items: Ints) -> Floats:
+        """Click probability of an examined item within its list, for lists [B, N]."""
+        fresh = self.attractiveness(users, items) * self.freshness(items)
+        if self.settings.complementarity == 0:
+            return fresh
+        return self._lifted(fresh, self.completion(items))
+
+    def _lifted(self, fresh: Floats, completion: Floats) -> Floats:
+        return fresh + self.settings.complementarity * completion * fresh * (1 - fresh)
 
     def expected(self, kind: str, users: Ints, items: Ints) -> Floats:
         """Exact expected feedback of lists, by position.
@@ -184,7 +215,7 @@ class World:
             raise ValueError(f"kind is {kind!r}; allowed: {', '.join(KINDS)}")
         users, items = np.asarray(users), np.asarray(items)
         seen = self.examination(items.shape[1]) * (items >= 0)
-        wanted = self.attractiveness(users, items) * self.freshness(items)
+        wanted = self.wanted(users, items)
         if kind == "hide":
             return seen * (1 - wanted) * self.settings.hide_rate
         if kind == "click":
@@ -222,14 +253,17 @@ class World:
         """
         wanted = self.attractiveness(users, candidates)
         alike = self.similarity(candidates[:, :, None], candidates[:, None, :])
+        fits = self.completes(candidates[:, :, None], candidates[:, None, :])
         chosen: list[Ints] = []
         free = np.ones(candidates.shape, bool)
         rows = np.arange(len(candidates))
         for _ in range(min(size, candidates.shape[1])):
-            tired = np.zeros(candidates.shape)
+            tired, completed = np.zeros(candidates.shape), np.zeros(candidates.shape)
             for earlier in chosen[max(0, len(chosen) - self.settings.fatigue_window) :]:
                 tired = np.maximum(tired, alike[rows, earlier])
-            value = np.where(free, wanted * (1 - self.settings.fatigue * tired), -1.0)
+                completed = np.maximum(completed, fits[rows, earlier])
+            fresh = wanted * (1 - self.settings.fatigue * tired)
+            value = np.where(free, self._lifted(fresh, completed), -1.0)
             best = value.argmax(axis=1)
             free[rows, best] = False
             chosen.append(best)
@@ -241,7 +275,7 @@ class World:
         """Draw feedback [B, N] of each kind for lists [B, N]; 0 where nothing was done."""
         s = self.settings
         seen = rng.random(items.shape) < self.examination(items.shape[1])
-        wanted = self.attractiveness(users, items) * self.freshness(items)
+        wanted = self.wanted(users, items)
         click = seen & (rng.random(items.shape) < wanted)
         hide = seen & ~click & (rng.random(items.shape) < s.hide_rate)
         like = click & (rng.random(items.shape) < self._like(users, items))

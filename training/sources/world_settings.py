@@ -1,10 +1,13 @@
 """What a simulated world is made of, and the named worlds.
 
-The presets differ in how good the order is that the reranker receives (``given_noise``) and in how
-much items tire the eye (``fatigue``); docs/data.md gives their measured headroom.
+The presets differ in how good the order is that the reranker receives (``given_noise``) and in what
+items of a list do to one another: nothing, tire the eye (``fatigue``), or lead to the next
+(``complementarity``). docs/data.md and docs/evaluation/README.md give their measured headroom.
 """
 
 from __future__ import annotations
+
+import msgspec
 
 from contracts.reading import Strict
 
@@ -28,6 +31,9 @@ class WorldSettings(Strict, kw_only=True, frozen=True):
         position_bias: examination of position k (from 1) is ``k ** -position_bias``.
         fatigue, fatigue_window: an item is up to ``fatigue`` less attractive when its like is
             among the ``fatigue_window`` items shown before it.
+        complementarity: an item that completes one of the ``fatigue_window`` items before it (each
+            category completes one other) wins up to this share of ``w * (1 - w)``, w being its
+            attractiveness without.
         watch_match, watch_sigma: given a click, the watched part of the video is log-normal with
             median ``exp(watch_match * (taste . item - 1))`` and log-scale ``watch_sigma``.
         long_view_seconds: a view is long from here on, or when it reaches the video's end.
@@ -58,6 +64,7 @@ class WorldSettings(Strict, kw_only=True, frozen=True):
     position_bias: float = 0.5
     fatigue: float
     fatigue_window: int = 4
+    complementarity: float = 0.0
     watch_match: float = 1.5
     watch_sigma: float = 0.8
     long_view_seconds: float = 18.0
@@ -81,20 +88,37 @@ class WorldSettings(Strict, kw_only=True, frozen=True):
         for name in ("given_noise", "position_bias", "quality_noise", "quality_std"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 or more")
-        for name in ("fatigue", "hide_rate", "drift"):
+        for name in ("fatigue", "complementarity", "hide_rate", "drift"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 0 to 1")
         if self.fatigue_window < 0:
             raise ValueError(f"fatigue_window is {self.fatigue_window}; allowed: 0 or more")
 
 
-#: Worlds by name: a poor given order with much fatigue, and a good one with less; and one of few
-#: segments with strong tastes that the given order hardly knows. Features show them, so that what
-#: a policy has learned of them is most of its gain, and what drift takes away.
+_NOISY = WorldSettings(
+    item_spread=0.7, retrieval=2.0, given_noise=1.5, logging_temperature=0.5, fatigue=0.8
+)
+
+#: Worlds by name. ``noisy``: a poor given order and redundancy that tires the eye; ``strong``: a
+#: good one, and less of it. ``fickle``: few segments with strong tastes that the given order hardly
+#: knows. Features show them, so that what a policy has learned of them is most of its gain, and
+#: what drift takes away. The others are ``noisy`` but for the list effect: ``plain`` has none, and
+#: every position is looked at; in ``position`` examination falls with the position, and that is
+#: all; in ``complements`` items lead to others in the place of tiring.
 PRESETS = {
-    "noisy": WorldSettings(
-        item_spread=0.7, retrieval=2.0, given_noise=1.5, logging_temperature=0.5, fatigue=0.8
+    "plain": msgspec.structs.replace(_NOISY, fatigue=0.0, position_bias=0.0),
+    "position": msgspec.structs.replace(_NOISY, fatigue=0.0),
+    "complements": msgspec.structs.replace(
+        _NOISY,
+        categories=6,
+        scale=2.0,
+        bias=-3.0,
+        retrieval=1.0,
+        fatigue=0.0,
+        fatigue_window=1,
+        complementarity=1.0,
     ),
+    "noisy": _NOISY,
     "strong": WorldSettings(
         item_spread=0.35,
         scale=2.5,
