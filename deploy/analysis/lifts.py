@@ -13,10 +13,8 @@ from deploy.analysis import cuped, fixed, sequences
 from deploy.analysis.collecting import Collected
 from deploy.analysis.ratio import Difference, TwoArms, compare
 from deploy.analysis.reading import ITEMS, LISTS
-from deploy.analysis.status import Cuped, Effect, Lift, Point
+from deploy.analysis.status import Cuped, Effect, Lift, Point, Scale
 from deploy.analysis.units import Floats, Ints, Lists
-
-Scale = Literal["absolute", "relative"]
 
 #: Units with a past from which on the past is used.
 MIN_HISTORY = 100

@@ -11,6 +11,7 @@ from typing import Literal
 from contracts.reading import Strict
 
 Verdict = Literal["wait", "ship", "stop", "roll back"]
+Scale = Literal["relative", "absolute"]
 
 
 class Stage(Strict, kw_only=True, frozen=True):
@@ -199,7 +200,7 @@ class Segment(Strict, kw_only=True, frozen=True):
     value: str
     arm: str
     units: int
-    scale: Literal["relative", "absolute"]
+    scale: Scale
     estimate: float | None
     low: float | None
     high: float | None

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from contracts.experiments import Experiment
+from deploy.analysis.shown import shown_effect
 from deploy.analysis.status import (
     ArmStatus,
     Effect,
@@ -182,8 +183,9 @@ def _is_futile(lift: Lift, mde: float) -> bool:
 def _lift_words(lift: Lift) -> str:
     if lift.absolute is None:
         return f"{lift.metric} of {lift.arm}: nothing to say, {lift.why}."
-    effect = _effect(lift)
-    if lift.relative is not None:
+    effect, scale = shown_effect(lift)
+    assert effect is not None
+    if scale == "relative":
         figures = (
             f"{effect.estimate:+.2%} ({effect.always_low:+.2%} to {effect.always_high:+.2%}, "
             "always valid)"
@@ -191,7 +193,7 @@ def _lift_words(lift: Lift) -> str:
     else:
         figures = (
             f"{effect.estimate:+.4g} ({effect.always_low:+.4g} to {effect.always_high:+.4g}, "
-            f"always valid; absolute, for {lift.why})"
+            f"always valid; absolute{f', for {lift.why}' if lift.why else ''})"
         )
     return f"{lift.metric} of {lift.arm} against the control: {figures}."
 

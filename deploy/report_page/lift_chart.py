@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from deploy.analysis.status import Point, Stage
+from deploy.analysis.status import Point, Scale, Stage
 from deploy.report_page.markup import Html, joined, tag
-from deploy.report_page.numbers import Scale, lift, share, tick, when
+from deploy.report_page.numbers import lift, share, tick, when
 from deploy.report_page.scales import Linear, nice_ticks, time_ticks, value_range
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 26, 30

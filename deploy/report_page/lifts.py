@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from deploy.analysis.status import Effect, ExperimentStatus, Lift
-from deploy.report_page.effects import READINGS, shown_effect
+from deploy.analysis.shown import shown_effect
+from deploy.analysis.status import Effect, ExperimentStatus, Lift, Scale
 from deploy.report_page.interval_bar import common_reach, interval_bar
 from deploy.report_page.lift_chart import lift_chart
 from deploy.report_page.markup import Child, Html, joined, tag
-from deploy.report_page.numbers import UNKNOWN, Scale, interval, lift, p_value, share, when
-from deploy.report_page.tables import chip, note, section, table
+from deploy.report_page.numbers import UNKNOWN, interval, lift, p_value, share, when
+from deploy.report_page.tables import READINGS, chip, note, section, table
 
 #: Sizes for a desk, a tablet and a phone; the style shows one of them, so that letters keep theirs.
 _SIZES = (("wide", 880, 300), ("middle", 528, 270), ("narrow", 262, 220))

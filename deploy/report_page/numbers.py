@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timezone
-from typing import Literal
 
-Scale = Literal["relative", "absolute"]
+from deploy.analysis.status import Scale
+
 UNKNOWN = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 _NARROW = "\N{NARROW NO-BREAK SPACE}"

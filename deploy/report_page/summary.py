@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from deploy.analysis.shown import shown_effect
 from deploy.analysis.status import ExperimentStatus
-from deploy.report_page.effects import READINGS, shown_effect
 from deploy.report_page.markup import Html, tag
 from deploy.report_page.numbers import count, interval, lift, number, p_value, span, when
-from deploy.report_page.tables import chip
+from deploy.report_page.tables import READINGS, chip
 
 _TONES = {"ship": "good", "wait": "", "stop": "warn", "roll back": "bad"}
 _STATES = {"running": "good", "draft": "", "stopped": "warn"}

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from deploy.report_page.markup import Child, Html, tag
 
+#: Word and tone of ``Lift.improvement``.
+READINGS = {"better": ("better", "good"), "worse": ("worse", "bad"), "undecided": ("undecided", "")}
 #: Marks beside the colour, which not everybody sees.
 _MARKS = {"good": "\N{CHECK MARK}", "bad": "\N{MULTIPLICATION X}", "warn": "!", "": ""}
 
