@@ -42,6 +42,17 @@ python benchmarks/latency.py --engine torchscript --engine aotinductor --candida
 LIST_SIZE = 10
 HEADS = (1, 2, 4, 8)
 
+#: Headings of columns, where the name is long.
+_SHORT = {
+    "encode": "enc",
+    "decode": "dec",
+    "batch": "B",
+    "of_eager": "/eager",
+    "without_omtp": "OMTP x",
+    "unused_rules": "rules x",
+    "of_limit": "lim",
+}
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console()
 
@@ -117,13 +128,13 @@ def _engine_table(rows: list[Row], threads: int, clock: Clock, rate: float) -> T
         box=SIMPLE,
         padding=(0, 1, 0, 0),
         title=f"n = {LIST_SIZE}, 4 + 4 layers, D = 64, {threads} thread(s): median ms ({clock})",
-        caption="encode, decode: as served; plain: decode without the inputs of sampling and rules;"
-        " one: that, one item a pass. Ratios, encoder included: of eager; without OMTP over with; "
-        "unused rules: decode / plain; of limit: products at "
-        f"{rate / 1e9:.0f} GFLOP/s over encode + decode",
+        caption="enc, dec: as served; plain: dec without the inputs of sampling and rules; one: "
+        "that, one item a pass. /eager: of eager; OMTP x: without it / with it, both with the "
+        "encoder; rules x: what their unused inputs cost, dec / plain; limit: share of it reached, "
+        f"products at {rate / 1e9:.0f} GFLOP/s / (enc + dec)",
     )
     for name in Row.__struct_fields__:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(_SHORT.get(name, name), justify="right", no_wrap=True)
     for row in rows:
         values = msgspec.to_builtins(row).values()
         table.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in values))
