@@ -27,6 +27,8 @@ class Dnn(nn.Module):
         layers: list[nn.Module] = []
         for index in range(settings.encoder_layers):
             layers += [nn.Linear(hidden if index else settings.width, hidden), nn.ReLU()]
+            if settings.dropout > 0:
+                layers.append(nn.Dropout(settings.dropout))
         self.layers = nn.Sequential(*layers, nn.Linear(hidden, 1))
 
     def forward(
@@ -38,5 +40,17 @@ class Dnn(nn.Module):
         count: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Lists as the package says."""
+        scores_BM, blocked_BM = self.scores(item_cat, item_dense, user_cat, user_dense, count)
+        return best_first(scores_BM, blocked_BM, self.list_size)
+
+    def scores(
+        self,
+        item_cat: Tensor,
+        item_dense: Tensor,
+        user_cat: Tensor,
+        user_dense: Tensor,
+        count: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """One logit for each candidate [B, M], and the additive mask [B, M]."""
         x_BMD, blocked_BM = self.input(item_cat, item_dense, user_cat, user_dense, count)
-        return best_first(self.layers(x_BMD).squeeze(-1), blocked_BM, self.list_size)
+        return self.layers(x_BMD).squeeze(-1), blocked_BM

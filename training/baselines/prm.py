@@ -43,8 +43,20 @@ class Prm(nn.Module):
         count: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Lists as the package says."""
+        scores_BM, blocked_BM = self.scores(item_cat, item_dense, user_cat, user_dense, count)
+        return best_first(scores_BM, blocked_BM, self.list_size)
+
+    def scores(
+        self,
+        item_cat: Tensor,
+        item_dense: Tensor,
+        user_cat: Tensor,
+        user_dense: Tensor,
+        count: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """One logit for each candidate [B, M], and the additive mask [B, M]."""
         x_BMD, blocked_BM = self.input(item_cat, item_dense, user_cat, user_dense, count)
         mask = blocked_BM.unsqueeze(1).unsqueeze(1)
         for layer in self.layers:
             x_BMD = layer(x_BMD, mask)
-        return best_first(self.score(x_BMD).squeeze(-1), blocked_BM, self.list_size)
+        return self.score(x_BMD).squeeze(-1), blocked_BM
