@@ -54,6 +54,8 @@ LIST_SIZE = 10
 ARMS = {
     "batching": ServingSettings(),
     "none": ServingSettings(batching=False),
+    "at-most-8": ServingSettings(preferred_batch_sizes=(8,)),
+    "at-most-64": ServingSettings(preferred_batch_sizes=()),
     "delay-500us": ServingSettings(max_queue_delay_us=500),
     "queue-256": ServingSettings(max_queue_size=256),
     "batching-x2": ServingSettings(instances=2),

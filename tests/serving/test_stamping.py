@@ -125,6 +125,15 @@ def test_warmup_runs_every_bucket_twice_alone_and_as_a_batch() -> None:
 def test_batching_can_wait_for_company_or_be_off() -> None:
     waiting = parsed("decoder", settings=ServingSettings(max_queue_delay_us=500))
     assert waiting.dynamic_batching.max_queue_delay_microseconds == 500
+    capped = parsed("decoder", settings=ServingSettings(preferred_batch_sizes=(4, 8)))
+    assert list(capped.dynamic_batching.preferred_batch_size) == [4, 8]
+    for unbounded in (
+        ServingSettings(preferred_batch_sizes=()),
+        ServingSettings(max_batch_size=8),
+        ServingSettings(profile="gpu"),
+    ):
+        assert not parsed("decoder", settings=unbounded).dynamic_batching.preferred_batch_size
+    assert list(parsed("decoder").dynamic_batching.preferred_batch_size) == [16]
     for part in ("encoder", "decoder"):
         assert parsed(part).HasField("dynamic_batching")
         assert not parsed(part, settings=ServingSettings(batching=False)).HasField(
@@ -172,6 +181,7 @@ def test_widths_follow_any_spec(item: list[str], user: list[str], split: int, wi
         {"max_batch_size": 5000},
         {"max_queue_delay_us": -1},
         {"max_queue_size": -1},
+        {"preferred_batch_sizes": (8, 65)},
         {"max_queue_size": 8, "batching": False},
         {"warmup_batches": (1, 0)},
     ],

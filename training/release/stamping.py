@@ -235,6 +235,7 @@ def _set_batching(config: model_config_pb2.ModelConfig, settings: ServingSetting
         config.ClearField("dynamic_batching")
         return
     config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
+    config.dynamic_batching.preferred_batch_size.extend(settings.joined_sizes)
     if settings.max_queue_size:
         config.dynamic_batching.default_queue_policy.max_queue_size = settings.max_queue_size
 
