@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -85,6 +86,8 @@ def in_child(work: Callable[[], Any]) -> int:
         try:
             work()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     status = os.waitpid(child, 0)[1]
@@ -106,7 +109,9 @@ def run(folder: Path, words: list[str], kind: str = "", operation: int = 0) -> N
     champion_record._now = lambda: "2026-03-01T00:00:00+00:00"
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
-        rollout.app(words, standalone_mode=False)
+        code = rollout.app(words, standalone_mode=False)
+    if code:
+        raise SystemExit(f"the command ended with exit code {code}")
 
 
 def counter(operation: int) -> Callable[[bool], None]:
