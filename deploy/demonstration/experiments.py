@@ -154,7 +154,8 @@ class Rollout:
             "deploy/rollout.py",
             *(verb, *words),
             *("--experiments", self._manifests, "--releases", self._out / "releases"),
-            *("--routing", self.routing, "--home", self._out / "stack", "--drain", "2"),
+            *("--routing", self.routing, "--home", self._out / "stack"),
+            *(() if verb == "status" else ("--drain", "2")),
             may_refuse=may_refuse,
             timeout_s=timeout_s,
         )
