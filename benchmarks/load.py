@@ -11,6 +11,7 @@ or better, both by closed-loop callers.
 
 from __future__ import annotations
 
+import signal
 import statistics
 import tempfile
 from collections.abc import Mapping
@@ -95,6 +96,8 @@ def main(
 ) -> None:
     """Measure serving of the paper's 4 + 4 layers, D = 64, n = 10, on the CPU, under load."""
     torch.set_num_threads(1)
+    # Told to end, it still stops the Triton that it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     unknown = sorted(set(arm or ()) - set(ARMS))
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)}; allowed: {', '.join(ARMS)}")
