@@ -1,0 +1,149 @@
+"""What systems are compared on, and the slates of each case."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from contracts.datasets import MANIFEST
+from contracts.reading import Strict, stable_hash
+from training.comparison.utilities import Utility, with_utility
+from training.prepare import SourceName, make_source
+from training.sources.base import Source
+from training.sources.simulator import Simulator, SimulatorSettings
+from training.sources.world import PRESETS, WorldSettings
+from training.sources.writing import write_dataset
+
+
+class Case(Strict, kw_only=True, frozen=True):
+    """A dataset to compare systems on.
+
+    Attributes:
+        title: what it is, in a table's heading.
+        primary: the metric that decides, one of those of docs/evaluation.md.
+        world: of a simulated case; None for KuaiRand.
+        lists: requests of a simulated case.
+        list_size: of pseudo-lists.
+        seed: draws the slates; training has seeds of its own.
+        utility: what U stands for (training/comparison/utilities.py).
+        gref, peers: settings in the place of the defaults, by dotted field, where there is such
+            a field.
+    """
+
+    name: str
+    title: str
+    primary: str
+    source: Literal["simulator", "kuairand"] = "simulator"
+    world: WorldSettings | None = None
+    lists: int = 20_000
+    list_size: int = 0
+    seed: int = 11
+    utility: Utility = "own"
+    gref: dict[str, Any] = msgspec.field(default_factory=dict)
+    peers: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def identity(self) -> str:
+        """A hash of what its slates depend on."""
+        drawn = self.source, self.world, self.lists, self.list_size, self.seed, self.utility
+        return stable_hash([msgspec.to_builtins(one) for one in drawn])
+
+
+TRUE_CLICKS = "true click"
+
+
+def _world(name: str, title: str, preset: str, **changes: Any) -> Case:
+    return Case(
+        name=name,
+        title=f"Simulated: {title}",
+        primary=TRUE_CLICKS,
+        world=PRESETS[preset],
+        **changes,
+    )
+
+
+def _kuairand(list_size: int) -> Case:
+    return Case(
+        name=f"kuairand-{list_size}",
+        title=f"KuaiRand-Pure, pseudo-lists of {list_size}, 3-4 May",
+        primary="ndcg@10",
+        source="kuairand",
+        list_size=list_size,
+    )
+
+
+#: A world of few items, which systems learn in seconds: to try the command, and for the tests.
+_TINY = WorldSettings(
+    items=120,
+    categories=6,
+    users=80,
+    segments=4,
+    latent=8,
+    candidates=12,
+    list_size=5,
+    item_spread=0.7,
+    retrieval=1.0,
+    given_noise=1.5,
+    logging_temperature=0.7,
+    fatigue=0.8,
+)
+
+CASES = {
+    case.name: case
+    for case in (
+        _kuairand(6),
+        _kuairand(10),
+        _world("plain", "no list effect, every position is looked at", "plain"),
+        _world("position", "position only", "position"),
+        _world("fatigue", "redundancy that tires the eye", "noisy"),
+        _world("complements", "items that lead to others", "complements"),
+        _world("strong", "a strong given order", "strong"),
+        Case(
+            name="tiny",
+            title="Simulated: a world of few items, to try the command",
+            primary=TRUE_CLICKS,
+            world=_TINY,
+            lists=2000,
+            gref={
+                "model.width": 16,
+                "model.encoder_layers": 1,
+                "model.decoder_layers": 1,
+                "model.attention_heads": 2,
+                "model.heads": 2,
+                "pretrain.optim.epochs": 1,
+                "post_train.optim.epochs": 2,
+            },
+            peers={"optim.epochs": 2},
+        ),
+    )
+}
+#: Those of the published tables; the others are for trying.
+TABLES = tuple(name for name in CASES if name != "tiny")
+
+
+def slates_of(case: Case, work: Path, kuairand: Path | None, shuffled: bool = False) -> Path:
+    """The case's prepared folder under ``work``, made where it is not there yet.
+
+    Raises:
+        ValueError: a KuaiRand case without its files.
+    """
+    name = f"{case.name}-{case.identity()[:8]}{'-shuffled' if shuffled else ''}"
+    folder = work / "slates" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
+        if not (folder / MANIFEST).exists():
+            write_dataset(_source(case, kuairand), folder, shuffle=case.seed if shuffled else None)
+    return folder
+
+
+def _source(case: Case, kuairand: Path | None) -> Source:
+    if case.world is not None:
+        settings = SimulatorSettings(world=case.world, lists=case.lists, seed=case.seed)
+        return with_utility(Simulator(settings), case.utility)
+    if kuairand is None:
+        raise ValueError(f"case {case.name} needs --kuairand, the folder of KuaiRand-Pure's files")
+    given = {"input": kuairand, "list_size": case.list_size}
+    return with_utility(make_source(SourceName.kuairand, case.seed, given), case.utility)

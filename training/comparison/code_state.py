@@ -1,0 +1,51 @@
+"""A hash of the code that a result depends on: without comments, docstrings or layout."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+from contracts.reading import stable_hash
+
+TRAINING = Path(__file__).resolve().parents[1]
+ROOT = TRAINING.parent
+
+#: What every result depends on.
+DATA = ("training/data", "training/sources", "contracts/encoding.py", "contracts/features.py")
+METRICS = ("training/evaluation/metrics.py", "training/evaluation/alignment.py")
+MODEL = ("training/model", "training/decoding")
+GREF = (
+    "training/losses",
+    "training/pairs",
+    "training/objectives.py",
+    "training/loop.py",
+    "training/pretrain.py",
+    "training/post_train.py",
+    "training/validation.py",
+)
+PEERS = ("training/baselines",)
+
+
+@cache
+def code_state(gref: bool) -> str:
+    """Twelve hex digits for GReF's results, or for those of the peers."""
+    parts = (*DATA, *METRICS, *MODEL, *(GREF if gref else PEERS))
+    return stable_hash({part: _state(ROOT / part) for part in parts})[:12]
+
+
+def _state(path: Path) -> str:
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return stable_hash([[file.name, meaning(file.read_text("utf-8"))] for file in files])
+
+
+def meaning(source: str) -> str:
+    """The program's syntax tree as text, docstrings left out."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
+            continue
+        if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+            body[0].value.value = ""
+    return ast.dump(tree)

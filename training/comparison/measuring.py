@@ -1,0 +1,138 @@
+"""What a trained system is worth on the test lists, and what one request costs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from contracts.datasets import read_dataset
+from training.baselines.base import Fitted
+from training.comparison.judging import Orders, lists_of
+from training.comparison.store import Arrays, Measured
+from training.comparison.systems import GrefLists, Slates
+from training.data.arrays import SlateArrays
+from training.evaluate import true_feedback, world_of, world_rows
+from training.evaluation.alignment import align
+from training.evaluation.comparison import Result, compare
+from training.evaluation.metrics import evaluate_orders, given_order
+
+#: Metrics of each list that are kept, so that systems can be paired; ``auc`` comes from places.
+KEPT = ("ndcg@10", "ndcg_shown@10", "gauc")
+#: Metrics of a stored row, beside the true ones.
+SHOWN = (*KEPT, "auc", "map@10", "unshown_share")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Metrics with intervals, and the arrays that the store keeps."""
+
+    metrics: dict[str, Measured]
+    lists: Arrays
+    case: Arrays
+    users: int
+
+
+def measure(fitted: Fitted, slates: Slates, resamples: int = 1000) -> Measurement:
+    """Decode the test slates from all candidates and compare with the given order."""
+    return measure_lists(lists_of(fitted, slates.test), slates, resamples)
+
+
+def measure_lists(order: Orders, slates: Slates, resamples: int = 1000) -> Measurement:
+    """The same for lists that are there already [S, n]."""
+    test = slates.test
+    orders = {"given": given_order(test.count, order.shape[1]), "it": order}
+    extra = _truth(orders, slates)
+    found = compare(
+        orders,
+        test.exposed,
+        test.utility,
+        test.user,
+        baseline="given",
+        extra=extra,
+        resamples=resamples,
+    )
+    own = [one for one in found.results if one.method == "it"]
+    metrics = {
+        one.metric: _measured(one)
+        for one in own
+        if one.metric in SHOWN or one.metric.startswith("true ")
+    }
+    per_list = evaluate_orders(order, test.exposed, test.utility)
+    aligned = align(order, test.exposed, test.utility)
+    kept: Arrays = {name: per_list[name].astype(np.float32) for name in KEPT}
+    kept |= {name: values["it"].astype(np.float32) for name, values in extra.items()}
+    kept["place"] = aligned.rank.astype(np.int16)
+    _, codes = np.unique(test.user.astype(str), return_inverse=True)
+    case = {
+        "users": codes.astype(np.int32),
+        "label": (aligned.feedback > 0) & aligned.exposed,
+        "shown": aligned.exposed,
+    }
+    return Measurement(metrics, kept, case, found.users)
+
+
+def _measured(one: Result) -> Measured:
+    gain = one.difference
+    return Measured(
+        value=one.value.estimate,
+        low=one.value.low,
+        high=one.value.high,
+        over_given=None if gain is None else (gain.estimate, gain.low, gain.high),
+    )
+
+
+def _truth(orders: dict[str, Orders], slates: Slates) -> dict[str, dict[str, np.ndarray]]:
+    """Exact expectations of a simulated world's kinds; nothing for real logs."""
+    dataset = read_dataset(slates.folder)[0]
+    if dataset.source != "simulator":
+        return {}
+    world = world_of(dataset)
+    users, items = world_rows(world, slates.test)
+    return {
+        f"true {kind}": {
+            name: true_feedback(world, kind, users, items, order) for name, order in orders.items()
+        }
+        for kind in ("click", "watch_time")
+    }
+
+
+def latency(
+    fitted: Fitted, reference: GrefLists, slates: SlateArrays, rounds: int = 24
+) -> tuple[float, float]:
+    """Median CPU milliseconds of one request, and the median ratio to the reference, by turns.
+
+    Eager PyTorch on one thread: for ratios. What serves is measured by benchmarks/peers.py.
+    """
+    times: dict[str, list[float]] = {"it": [], "reference": []}
+    calls = {"it": fitted, "reference": reference}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for number in range(-4, rounds):
+            batch = slates.batch(np.array([abs(number) % len(slates)]))
+            for name in sorted(calls, reverse=bool(number % 2)):
+                started = time.process_time()
+                calls[name].rerank(batch)
+                if number >= 0:
+                    times[name].append(1e3 * (time.process_time() - started))
+    finally:
+        if collecting:
+            gc.enable()
+    ratios = [a / max(b, 1e-6) for a, b in zip(times["it"], times["reference"])]
+    return float(np.median(times["it"])), float(np.median(ratios))
+
+
+def machine() -> dict[str, str]:
+    """What the times depend on."""
+    return {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "cpu": platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+    }

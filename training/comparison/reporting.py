@@ -1,0 +1,44 @@
+"""Writes docs/evaluation from stored results alone: tables, one CSV, and plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.comparison.cases import CASES
+from training.comparison.plots import plot_case
+from training.comparison.store import Store
+from training.comparison.systems import GREF, systems
+from training.comparison.tables import as_csv, lines_of, markdown
+
+HEAD = """# Systems side by side
+
+Made by `make report` from `results/`; do not edit. What the columns mean, and the command that
+gives any row again: [README.md](README.md). Simulated cases: exact expected feedback, which
+training and every choice did not see.
+
+"""
+
+
+def report(results: Path, out: Path) -> list[Path]:
+    """Write comparison.md, comparison.csv and a plot for each case; the files written."""
+    store = Store(results)
+    rows = list(store.rows().values())
+    text, table, files = [HEAD], [], []
+    for name, case in CASES.items():
+        if not any(row.case == name for row in rows):
+            continue
+        lines = lines_of(store, rows, name, case.primary, list(systems()), GREF)
+        if not lines:
+            continue
+        table += [(name, case.primary, line) for line in lines]
+        plot = out / "plots" / f"{name}.png"
+        plot_case(case, lines, GREF, plot)
+        text.append(markdown(case, lines, GREF) + f"\n![{name}](plots/{name}.png)\n\n")
+        files.append(plot)
+    if len(text) == 1:
+        text.append("No results are stored yet.\n")
+    out.mkdir(parents=True, exist_ok=True)
+    for file, content in (("comparison.md", "".join(text)), ("comparison.csv", as_csv(table))):
+        (out / file).write_text(content, encoding="utf-8")
+        files.append(out / file)
+    return files

@@ -1,0 +1,175 @@
+"""Runs a plan: one training after the other, each result stored before the next begins."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+
+from contracts.datasets import read_dataset
+from contracts.reading import ContractError
+from training.comparison.cases import Case, slates_of
+from training.comparison.code_state import code_state
+from training.comparison.jobs import Job, Known, Plan, seconds_left
+from training.comparison.judging import held_out_score, lists_of
+from training.comparison.measuring import latency, machine, measure
+from training.comparison.store import Row, Store
+from training.comparison.systems import Gref, Slates, untrained
+from training.data.arrays import load_slates
+
+#: What one training may raise without ending the others.
+FAILURES = (ContractError, ValueError, FloatingPointError, RuntimeError, OSError)
+#: How long to wait for other processes that hold all that is left.
+_WAIT_SECONDS = 5.0
+
+
+@dataclass
+class Runner:
+    """Works on a plan until it is done, or its time is up.
+
+    Attributes:
+        work: folder of slates and of trainings under way; may be removed at any time.
+        minutes: no training begins after so many; 0: no limit.
+        stale: whether results of an earlier state of the code count as done.
+        say: told a line at a time.
+    """
+
+    plan: Plan
+    store: Store
+    work: Path
+    kuairand: Path | None = None
+    minutes: float = 0.0
+    stale: bool = False
+    say: Callable[[str], None] = print
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> bool:
+        """Whether all of the plan is stored now. What failed is in ``failed``, and said."""
+        started = time.monotonic()
+        while True:
+            known = Known(self.store.rows(), self.stale)
+            ready = [job for job in self.plan.ready(known) if job.key() not in self.failed]
+            if not ready:
+                return not self.failed
+            if self.minutes and time.monotonic() - started > 60 * self.minutes:
+                self.say(f"time is up: {len(self.plan.left(known))} trainings are left")
+                return False
+            if not any(self._try(job) for job in ready):
+                time.sleep(_WAIT_SECONDS)
+
+    def _try(self, job: Job) -> bool:
+        """Do the job, unless another process is at it; whether it was done here."""
+        with _claim(self.work / "jobs" / f"{job.key()}.lock") as ours:
+            if not ours:
+                return False
+            rows = self.store.rows()
+            known = Known(rows, self.stale)
+            if known.find(job) is not None:
+                return True
+            self.say(f"{_bar(self.plan, known, list(rows.values()))} {job}")
+            try:
+                self._do(job)
+            except FAILURES as error:
+                self.failed[job.key()] = f"{job}: {error}"
+                self.say(f"failed: {job}: {error}")
+            return True
+
+    def _do(self, job: Job) -> None:
+        folder = self.work / "jobs" / job.key()
+        shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+        slates = slates_in(slates_of(job.case, self.work, self.kuairand, job.control == "shuffled"))
+        began = time.process_time()
+        trained = job.system.fit(slates, job.settings, job.seed, folder)
+        seconds = time.process_time() - began
+        row = Row(
+            case=job.case.name,
+            method=job.system.name,
+            seed=job.seed,
+            role=job.role,
+            control=job.control,
+            trial=job.trial,
+            trials=job.trials,
+            settings=job.plain,
+            data=job.case.identity(),
+            code=code_state(job.system.is_gref),
+            epoch=trained.fitted.epochs,
+            alarm=trained.alarm,
+            cpu_seconds=round(seconds, 2),
+            parameters=trained.fitted.parameters,
+            machine=machine(),
+        )
+        if job.role == "trial":
+            score = held_out_score(lists_of(trained.fitted, slates.valid), slates, job.case)
+            self.store.add(_replace(row, held_out=score))
+        else:
+            reference = untrained(slates.test, Gref.defaults(job.case))
+            ms, ratio = latency(trained.fitted, reference, slates.test)
+            found = measure(trained.fitted, slates)
+            whole = _replace(
+                row,
+                latency_ms=ms,
+                latency_ratio=ratio,
+                lists=len(slates.test),
+                users=found.users,
+                metrics=found.metrics,
+            )
+            self.store.add(whole, found.lists, found.case)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@lru_cache(maxsize=1)
+def slates_in(folder: Path) -> Slates:
+    """A prepared folder as arrays; the last one is kept."""
+    spec = read_dataset(folder)[1]
+    train = load_slates(folder / "train", spec)
+    return Slates(
+        folder,
+        train,
+        load_slates(folder / "valid", spec, like=train),
+        load_slates(folder / "test", spec, like=train),
+    )
+
+
+def slates_for(case: Case, work: Path, kuairand: Path | None) -> Slates:
+    """The case's slates as arrays."""
+    return slates_in(slates_of(case, work, kuairand))
+
+
+@contextmanager
+def _claim(file: Path) -> Iterator[bool]:
+    """Hold a job; the kernel lets go of it when the process dies, however it dies."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _replace(row: Row, **changes: object) -> Row:
+    return msgspec.structs.replace(row, **changes)
+
+
+def _bar(plan: Plan, known: Known, rows: list[Row], width: int = 20) -> str:
+    """How far the plan is, and how long the rest takes on one core like those before."""
+    left, size = plan.left(known), plan.size()
+    done = size - len(left)
+    full = int(width * done / max(1, size))
+    seconds = seconds_left(left, rows)
+    rest = "no estimate yet" if seconds is None else f"about {_clock(seconds)} of one core left"
+    return f"[{'#' * full}{'.' * (width - full)}] {done}/{size}, {rest};"
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

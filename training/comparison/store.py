@@ -1,0 +1,187 @@
+"""Results on disk: a JSON line each, and the lists' metrics from which differences are paired.
+
+::
+
+    results/
+      results.jsonl        Row, one a line; the last of a key counts
+      lists/CASE-ID.npz    the case's test lists: users [S], label and shown [S, L]
+      lists/KEY.npz        a row's metrics of each list [S], and ``place`` [S, L] of shown items
+
+Appended under a lock and synced, lists before their line: a line that stands is whole, and a torn
+last line (a machine that lost power) is left out and written over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from contracts.reading import ContractError, Strict, stable_hash
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class Measured(Strict, kw_only=True, frozen=True):
+    """A metric over the test lists, 95 % over users, and its difference to the given order."""
+
+    value: float
+    low: float
+    high: float
+    over_given: tuple[float, float, float] | None = None
+
+
+class Row(Strict, kw_only=True, frozen=True):
+    """What one training gave.
+
+    Attributes:
+        role: ``trial`` looks for settings, judged on held-out logs alone; ``final`` is of the
+            settings found, with a seed of its own, judged on the test lists.
+        control: ``shuffled`` is trained on shuffled feedback.
+        trial: which of the method's trials these settings are (0: its defaults).
+        trials: among how many they were chosen.
+        settings: all of the method's settings.
+        data: identity of the case's slates. code: hash of the code that the result depends on.
+        held_out: score on held-out logs by which trials are chosen; None where there is none.
+        epoch: the chosen one. alarm: why training stopped, or "".
+        cpu_seconds: processor time of training. parameters: trained numbers.
+        latency_ms: processor time of one request, eager, one thread, median; latency_ratio: over
+            GReF's untrained network in the same minute.
+        metrics: of a final row, by name.
+        machine: torch, python, cores.
+    """
+
+    case: str
+    method: str
+    seed: int
+    role: Literal["trial", "final"]
+    control: Literal["none", "shuffled"] = "none"
+    trial: int
+    trials: int
+    settings: dict[str, Any]
+    data: str
+    code: str
+    held_out: float | None = None
+    epoch: int = 0
+    alarm: str = ""
+    cpu_seconds: float = 0.0
+    parameters: int = 0
+    latency_ms: float | None = None
+    latency_ratio: float | None = None
+    lists: int = 0
+    users: int = 0
+    metrics: dict[str, Measured] = msgspec.field(default_factory=dict)
+    machine: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What identifies a result: the same key is the same training."""
+        return key_of(
+            self.case, self.method, self.seed, self.role, self.control,
+            self.settings, self.data, self.code,
+        )  # fmt: skip
+
+
+def key_of(
+    case: str,
+    method: str,
+    seed: int,
+    role: str,
+    control: str,
+    settings: Mapping[str, Any],
+    data: str,
+    code: str,
+) -> str:
+    """Sixteen hex digits of what a result depends on."""
+    return stable_hash([case, method, seed, role, control, dict(settings), data, code])[:16]
+
+
+class Store:
+    """Stored results of a folder; several processes may append to one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "results.jsonl"
+
+    def rows(self) -> dict[str, Row]:
+        """Rows by key, in the order in which they were first written.
+
+        Raises:
+            ContractError: a line other than a torn last one is damaged.
+        """
+        if not self.file.exists():
+            return {}
+        text = self.file.read_bytes()
+        lines = text.split(b"\n")[:-1]  # what stands after the last newline was torn
+        rows: dict[str, Row] = msgspec.field(default_factory=dict)
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = msgspec.json.decode(line, type=Row)
+            except msgspec.DecodeError as error:
+                raise ContractError(
+                    f"{self.file}: line {number} is not a result: {error}; remove the line, and "
+                    "training/compare.py makes it again"
+                ) from error
+            rows[row.key] = row
+        return rows
+
+    def add(self, row: Row, lists: Arrays | None = None, case: Arrays | None = None) -> None:
+        """Write a row, durably; its lists first."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if lists is not None:
+            self._save(row.key, lists)
+        if case is not None and not (self._lists(case_key(row))).exists():
+            self._save(case_key(row), case)
+        with self.file.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                file.truncate(whole)
+            file.write(msgspec.json.encode(row) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def lists(self, row: Row) -> Arrays:
+        """A row's metrics by list; ContractError where its file is gone."""
+        return self._load(row.key)
+
+    def case_lists(self, row: Row) -> Arrays:
+        """The test lists of a row's case."""
+        return self._load(case_key(row))
+
+    def _lists(self, key: str) -> Path:
+        return self.folder / "lists" / f"{key}.npz"
+
+    def _save(self, key: str, arrays: Arrays) -> None:
+        path = self._lists(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        with aside.open("wb") as file:
+            file.write(packed.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+
+    def _load(self, key: str) -> Arrays:
+        path = self._lists(key)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except (OSError, ValueError) as error:
+            raise ContractError(f"{path}: cannot be read: {error}") from error
+
+
+def case_key(row: Row) -> str:
+    """Name of the file with the test lists of a row's case."""
+    return f"{row.case}-{row.data[:8]}"
