@@ -3,7 +3,7 @@
 Ren et al., "Non-autoregressive Generative Models for Reranking Recommendation", KDD 2024. A
 Transformer over the candidates, another over the positions that looks at them, and a dot product
 between the two. The choice is de-duplicated from the first position on. The paper's contrastive
-decoding, which also pushes like items apart, and its evaluator are left out.
+decoding, which also pushes like items apart, and its evaluator are in nar4rec_peer.py.
 
 Axes: B batch, M padded candidates, N list positions, D width.
 """
@@ -117,6 +117,18 @@ class Nar4Rec(nn.Module):
         count: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """What each position gives each candidate [B, N, M], and the mask [B, M]."""
+        logits_BNM, blocked_BM, _ = self.match(item_cat, item_dense, user_cat, user_dense, count)
+        return logits_BNM, blocked_BM
+
+    def match(
+        self,
+        item_cat: Tensor,
+        item_dense: Tensor,
+        user_cat: Tensor,
+        user_dense: Tensor,
+        count: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``logits``, and the candidates as the matching sees them [B, M, D]."""
         z_BMD, blocked_BM = self.input(item_cat, item_dense, user_cat, user_dense, count)
         mask = blocked_BM.unsqueeze(1).unsqueeze(1)
         for layer in self.candidate_layers:
@@ -125,4 +137,4 @@ class Nar4Rec(nn.Module):
         memory = self.memory(z_BMD).split(self.width, 2)
         for index, layer in enumerate(self.position_layers):
             t_BND = layer(t_BND, memory[2 * index], memory[2 * index + 1], mask)
-        return t_BND @ z_BMD.transpose(1, 2) / math.sqrt(self.width), blocked_BM
+        return t_BND @ z_BMD.transpose(1, 2) / math.sqrt(self.width), blocked_BM, z_BMD

@@ -53,14 +53,8 @@ class Seq2Slate(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Lists as the package says."""
         x_BMD, blocked_BM = self.input(item_cat, item_dense, user_cat, user_dense, count)
-        batch, most, width = x_BMD.size(0), x_BMD.size(1), x_BMD.size(2)
-        e_BMD, _last = self.encoder(x_BMD)
-        last_B1 = count.view(-1, 1).long().clamp(min=1, max=most) - 1
-        last_BD = e_BMD.gather(1, last_B1.unsqueeze(2).expand(-1, 1, width)).squeeze(1)
-        state = torch.tanh(self.bridge(last_BD)).view(batch, 2, self.decoder_layers, width)
-        h_LBD = state[:, 0].transpose(0, 1).contiguous()
-        c_LBD = state[:, 1].transpose(0, 1).contiguous()
-        key_BMD = self.key(e_BMD)
+        batch, width = x_BMD.size(0), x_BMD.size(2)
+        key_BMD, h_LBD, c_LBD = self.read(x_BMD, count)
         input_B1D = self.begin.expand(batch, 1, width)
         bias_BM = blocked_BM
         items: list[Tensor] = []
@@ -77,6 +71,17 @@ class Seq2Slate(nn.Module):
             input_B1D = x_BMD.gather(1, item_B1.unsqueeze(2).expand(-1, 1, width))
         order_BN, log_prob_BN = settle(torch.stack(scores, dim=1), torch.stack(items, dim=1), None)
         return order_BN.int(), log_prob_BN
+
+    def read(self, x_BMD: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys of the candidates [B, M, D], and states h, c [L, B, D] before the first choice."""
+        batch, most, width = x_BMD.size(0), x_BMD.size(1), x_BMD.size(2)
+        e_BMD, _last = self.encoder(x_BMD)
+        last_B1 = count.view(-1, 1).long().clamp(min=1, max=most) - 1
+        last_BD = e_BMD.gather(1, last_B1.unsqueeze(2).expand(-1, 1, width)).squeeze(1)
+        state = torch.tanh(self.bridge(last_BD)).view(batch, 2, self.decoder_layers, width)
+        h_LBD = state[:, 0].transpose(0, 1).contiguous()
+        c_LBD = state[:, 1].transpose(0, 1).contiguous()
+        return self.key(e_BMD), h_LBD, c_LBD
 
 
 class Seq2SlateTransformer(nn.Module):

@@ -56,6 +56,15 @@ class NextItems:
         self._caches = chosen
         self._lists_BK = torch.cat([self._lists_BK, item_B.unsqueeze(1)], dim=1)
 
+    def follow(self, parent_B: Tensor) -> None:
+        """Go on from other rows: row i takes over the list of row ``parent_B[i]``, for a beam.
+
+        Both must be rows of one request: what belongs to the request stays where it is.
+        """
+        self._lists_BK = self._lists_BK[parent_B]
+        self._caches = [(key[parent_B], value[parent_B]) for key, value in self._caches]
+        self._rivals = [(key[parent_B], value[parent_B]) for key, value in self._rivals]
+
 
 def _next_token(
     layer: EncoderLayer, x_BMD: Tensor, cache: tuple[Tensor, Tensor] | None
