@@ -23,11 +23,13 @@ from deploy.control_key import use_control_key
 from handlers.client import RerankClient
 from handlers.rerank_base import CHANNEL_OPTIONS
 from handlers.rerank_metrics import RerankMetrics
+from handlers.rerank_result import RerankResult
 from handlers.served_release import model_of
 
 T = TypeVar("T")
 LOAD_S, CALL_S, PROBE_S = 300.0, 10.0, 30.0
 _POLL_S = 0.05
+_PROBES, _PAUSE_S = 3, 0.3
 _ADDRESS = re.compile(r"(?:dns:///)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+):(?P<port>[0-9]+)")
 
 
@@ -58,12 +60,30 @@ class Replica:
 
         Readiness is not asked: Triton 2.51 goes on calling a model ready whose process died.
         """
+        return self._probe(release, probe_s).error
+
+    def _probe(self, release: str, probe_s: float) -> RerankResult:
         request = RerankRequest(request_id="probe", user="", candidates=(Candidate(item="probe"),))
         metrics = RerankMetrics(CollectorRegistry())  # a probe is no traffic
         with RerankClient(
             self.address, release, deadline_ms=1000 * probe_s, metrics=metrics
         ) as client:
-            return client.rerank(request).error
+            return client.rerank(request)
+
+    def _is_dead(self, release: str) -> bool:
+        """Whether a loaded release fails again and again; it may be serving, so once is not enough.
+
+        Raises:
+            ReplicaError: it takes too long to answer, which loading it afresh would not mend.
+        """
+        for attempt in range(_PROBES):
+            time.sleep(_PAUSE_S if attempt else 0.0)
+            result = self._probe(release, PROBE_S)
+            if result.error is None:
+                return False
+        if result.fallback == "deadline":
+            raise ReplicaError(f"{self.address}: {release} is loaded but: {result.error}")
+        return True
 
     def load(self, release: str, manifest: ReleaseManifest) -> bool:
         """Load a release unless it answers already; whether anything had to be done.
@@ -74,7 +94,7 @@ class Replica:
             ReplicaError: it is not in the replica's repository, does not load or does not answer.
         """
         if release in self.loaded():
-            if self.failure(release) is None:
+            if not self._is_dead(release):
                 self._check_engines(release, manifest)
                 return False
             self.unload(release)
