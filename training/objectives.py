@@ -74,7 +74,8 @@ def pointwise_loss(model: GenReranker, z_BMD: Tensor, batch: Batch) -> Tensor:
 class RerankDpoObjective(nn.Module):
     """Rerank-DPO (Eq. 8): the policy against its frozen copy, over a source's pairs.
 
-    pi(Y) is the block factorisation that decoding uses (docs/paper_index.md, "Open").
+    pi(Y) is the block factorisation that decoding uses (docs/paper_index.md, "Open"), unless
+    ``factorisation`` asks for head 1's.
     """
 
     def __init__(
@@ -114,12 +115,12 @@ class RerankDpoObjective(nn.Module):
         scalars["mass_unshown"] = mass
         return loss, scalars
 
-    @staticmethod
-    def _log_probs(model: GenReranker, batch: Batch, both: Tensor) -> tuple[Tensor, Tensor]:
+    def _log_probs(self, model: GenReranker, batch: Batch, both: Tensor) -> tuple[Tensor, Tensor]:
         """log p of each position [2B, N], and the mean mass on candidates that were not shown."""
         z, prior = model.encode(batch)
         z, prior = torch.cat([z, z]), torch.cat([prior, prior])
-        logits = model.block_logits(z, prior, both)
+        block = 1 if self.settings.factorisation == "head_1" else None
+        logits = model.block_logits(z, prior, both, block)
         return list_log_probs(logits, both), mass_on_unshown(logits.detach(), batch, both)
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from contracts.datasets import MANIFEST
 from contracts.reading import Strict, stable_hash
+from training.comparison.thinning import Thinned
 from training.comparison.utilities import Utility, with_utility
 from training.prepare import SourceName, make_source
 from training.sources.base import Source
@@ -29,6 +30,7 @@ class Case(Strict, kw_only=True, frozen=True):
         list_size: of pseudo-lists.
         seed: draws the slates; training has seeds of its own.
         utility: what U stands for (training/comparison/utilities.py).
+        share: of the train lists that are kept.
         gref, peers: settings in the place of the defaults, by dotted field, where there is such
             a field.
     """
@@ -42,13 +44,14 @@ class Case(Strict, kw_only=True, frozen=True):
     list_size: int = 0
     seed: int = 11
     utility: Utility = "own"
+    share: float = 1.0
     gref: dict[str, Any] = msgspec.field(default_factory=dict)
     peers: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def identity(self) -> str:
         """A hash of what its slates depend on."""
         drawn = self.source, self.world, self.lists, self.list_size, self.seed, self.utility
-        return stable_hash([msgspec.to_builtins(one) for one in drawn])
+        return stable_hash([msgspec.to_builtins(one) for one in (*drawn, self.share)])
 
 
 TRUE_CLICKS = "true click"
@@ -135,7 +138,10 @@ def slates_of(case: Case, work: Path, kuairand: Path | None, shuffled: bool = Fa
     with (folder.parent / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
         if not (folder / MANIFEST).exists():
-            write_dataset(_source(case, kuairand), folder, shuffle=case.seed if shuffled else None)
+            source = _source(case, kuairand)
+            if case.share < 1:
+                source = Thinned(source, case.share)
+            write_dataset(source, folder, shuffle=case.seed if shuffled else None)
     return folder
 
 

@@ -17,7 +17,7 @@ from contracts.reading import Strict
 from training.comparison.cases import Case
 from training.comparison.code_state import code_state
 from training.comparison.store import Row, key_of
-from training.comparison.systems import System
+from training.comparison.system import System
 
 #: The seed of all trials; that of final runs is another.
 TRIAL_SEED = 0

@@ -16,7 +16,7 @@ from training.baselines.base import Fitted
 from training.checkpoint import load_tensors, save_atomically
 from training.comparison.cases import Case
 from training.comparison.code_state import code_state
-from training.comparison.systems import Slates
+from training.comparison.system import Slates
 from training.data.arrays import SlateArrays
 from training.evaluation.metrics import evaluate_orders
 from training.pairs.evaluator import Evaluator

@@ -13,9 +13,10 @@ import torch
 
 from contracts.datasets import read_dataset
 from training.baselines.base import Fitted
+from training.comparison.gref import GrefLists
 from training.comparison.judging import Orders, lists_of
 from training.comparison.store import Arrays, Measured
-from training.comparison.systems import GrefLists, Slates
+from training.comparison.system import Slates
 from training.data.arrays import SlateArrays
 from training.evaluate import true_feedback, world_of, world_rows
 from training.evaluation.alignment import align

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.comparison.cases import CASES
+from training.comparison.gref import GREF
 from training.comparison.plots import plot_case
 from training.comparison.store import Store
-from training.comparison.systems import GREF, systems
+from training.comparison.systems import systems
 from training.comparison.tables import as_csv, lines_of, markdown
 
 HEAD = """# Systems side by side

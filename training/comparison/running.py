@@ -17,11 +17,12 @@ from contracts.datasets import read_dataset
 from contracts.reading import ContractError
 from training.comparison.cases import Case, slates_of
 from training.comparison.code_state import code_state
+from training.comparison.gref import Gref, untrained
 from training.comparison.jobs import Job, Known, Plan, seconds_left
 from training.comparison.judging import held_out_score, lists_of
 from training.comparison.measuring import latency, machine, measure
 from training.comparison.store import Row, Store
-from training.comparison.systems import Gref, Slates, untrained
+from training.comparison.system import Slates
 from training.data.arrays import load_slates
 
 #: What one training may raise without ending the others.
@@ -101,6 +102,7 @@ class Runner:
             code=code_state(job.system.is_gref),
             epoch=trained.fitted.epochs,
             alarm=trained.alarm,
+            scalars=trained.scalars,
             cpu_seconds=round(seconds, 2),
             parameters=trained.fitted.parameters,
             machine=machine(),

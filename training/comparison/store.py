@@ -51,6 +51,7 @@ class Row(Strict, kw_only=True, frozen=True):
         data: identity of the case's slates. code: hash of the code that the result depends on.
         held_out: score on held-out logs by which trials are chosen; None where there is none.
         epoch: the chosen one. alarm: why training stopped, or "".
+        scalars: what GReF's last epoch logged: losses, log-probabilities, held-out scores.
         cpu_seconds: processor time of training. parameters: trained numbers.
         latency_ms: processor time of one request, eager, one thread, median; latency_ratio: over
             GReF's untrained network in the same minute.
@@ -71,6 +72,7 @@ class Row(Strict, kw_only=True, frozen=True):
     held_out: float | None = None
     epoch: int = 0
     alarm: str = ""
+    scalars: dict[str, float] = msgspec.field(default_factory=dict)
     cpu_seconds: float = 0.0
     parameters: int = 0
     latency_ms: float | None = None

@@ -206,6 +206,8 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
         likelihood: an added term against likelihood displacement. ``nll`` adds the mean negative
             log-probability of the chosen list's items; ``dpop`` the fall of the chosen list
             below the reference (arXiv 2402.13228).
+        factorisation: of pi(Y). ``block`` is what decoding uses; ``head_1`` is Eq. 1, item by item,
+            which trains the first head alone.
         length: log pi(Y) as a ``sum`` over the list (Eq. 4) or as a ``mean`` over its items, so
             that lists of different lengths weigh alike.
         collapse_nats: the alarm: mean fall of the chosen list's log-probability below the
@@ -218,6 +220,7 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
     label_smoothing: float = 0.0
     likelihood: Literal["none", "nll", "dpop"] = "nll"
     likelihood_weight: float = 0.1
+    factorisation: Literal["block", "head_1"] = "block"
     length: Literal["sum", "mean"] = "sum"
     collapse_nats: float = 10.0
 
