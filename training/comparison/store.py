@@ -122,7 +122,7 @@ class Store:
             return {}
         text = self.file.read_bytes()
         lines = text.split(b"\n")[:-1]  # what stands after the last newline was torn
-        rows: dict[str, Row] = msgspec.field(default_factory=dict)
+        rows: dict[str, Row] = {}
         for number, line in enumerate(lines, start=1):
             try:
                 row = msgspec.json.decode(line, type=Row)

@@ -1,0 +1,105 @@
+"""What an ablation is, and its arms as cases and systems of training/comparison."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from contracts.reading import Strict
+from training.comparison.cases import Case
+from training.comparison.gref import Gref
+from training.comparison.utilities import Utility
+
+Stages = Literal["both", "pre", "post"]
+
+_STAGES: dict[str, tuple[str, ...]] = {
+    "both": ("pretrain", "post_train"),
+    "pre": ("pretrain",),
+    "post": ("post_train",),
+}
+
+
+class Arm(Strict, kw_only=True, frozen=True):
+    """One variant of GReF, or of what it is trained on.
+
+    Attributes:
+        changes: settings by dotted field, over the recipe of the data's source.
+        stages: which are run.
+        world: settings of the simulated world that differ from the case's.
+        utility, share: as of Case.
+    """
+
+    label: str
+    changes: dict[str, Any] = msgspec.field(default_factory=dict)
+    stages: Stages = "both"
+    world: dict[str, Any] = msgspec.field(default_factory=dict)
+    utility: Utility = "own"
+    share: float = 1.0
+
+    def case(self, base: Case) -> Case:
+        """The case with this arm's data; ValueError for a world where there is none."""
+        named = {"utility": self.utility, "share": self.share, **self.world}
+        defaults = {"utility": "own", "share": 1.0}
+        parts = [f"{k}={v}" for k, v in named.items() if defaults.get(k) != v]
+        if not parts:
+            return base
+        if self.world and base.world is None:
+            raise ValueError(f"case {base.name} is not simulated; an arm cannot change its world")
+        world = base.world and msgspec.structs.replace(base.world, **self.world)
+        return msgspec.structs.replace(
+            base,
+            name="+".join([base.name, *parts]),
+            world=world,
+            utility=self.utility,
+            share=self.share,
+        )
+
+    def system(self) -> Gref:
+        """GReF with this arm's settings, untuned: arms differ in what varies and nothing else.
+
+        The same settings have the same name, so that ablations share their trainings.
+        """
+        stages = "" if self.stages == "both" else f"-{self.stages}"
+        # YAML reads what it writes: two ways to write a number are one name.
+        text = yaml.safe_dump(self.changes, default_flow_style=True, width=10_000).strip()
+        return Gref(f"gref{stages}{text}", self.label, self.changes, _STAGES[self.stages])
+
+
+class Ablation(Strict, kw_only=True, frozen=True):
+    """A question, and the arms that answer it.
+
+    Attributes:
+        cases: on which data.
+        metric: that decides; the case's primary one if "".
+        scalars: what the arms' last epoch logged, shown beside.
+        curve: plot the metric against latency, a line for each value of this world setting.
+        reference: label of the arm that the others are paired with, where the test lists are the
+            same.
+    """
+
+    name: str
+    question: str
+    cases: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    reference: str
+    metric: str = ""
+    scalars: tuple[str, ...] = ()
+    curve: str = ""
+
+    def __post_init__(self) -> None:
+        labels = [arm.label for arm in self.arms]
+        if len(set(labels)) < len(labels) or self.reference not in labels:
+            raise ValueError(
+                f"{self.name}: labels must differ, and the reference ({self.reference}) be one"
+            )
+
+    def fits(self, case: Case) -> bool:
+        """Whether a case can have all arms: real logs, say, have no world to change."""
+        try:
+            for arm in self.arms:
+                arm.case(case)
+        except ValueError:
+            return False
+        return True

@@ -1,0 +1,25 @@
+"""All ablations by name."""
+
+from __future__ import annotations
+
+from training.ablations import network, pairs, stages
+
+ABLATIONS = {
+    one.name: one
+    for one in (
+        stages.STAGES,
+        stages.OMTP_LOSS,
+        stages.EXPOSURE,
+        stages.FACTORISATION,
+        stages.BETA,
+        pairs.SOURCE,
+        pairs.FEEDBACK,
+        pairs.ALPHA_GAMMA,
+        pairs.DEBIASING,
+        network.HEADS,
+        network.CROSS_ATTENTION,
+        network.PAIRWISE,
+        network.SIZE,
+        network.DATA,
+    )
+}

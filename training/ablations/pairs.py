@@ -1,0 +1,70 @@
+"""Preference pairs: where they come from, and what feedback they are built of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.ablations.ablation import Ablation, Arm
+
+_SHOWN: dict[str, Any] = {"post_train.pairs.source": "mirrored"}
+
+SOURCE = Ablation(
+    name="pairs",
+    question="Which pairs teach: the shown list's (Eq. 7), mirrored ones, or the policy's own?",
+    cases=("fatigue", "strong", "complements", "kuairand-6"),
+    arms=(
+        Arm(label="policy", changes={"post_train.pairs.source": "policy"}),
+        Arm(
+            label="policy, without the evaluator's list",
+            changes={"post_train.pairs.source": "policy", "post_train.pairs.searched": False},
+        ),
+        Arm(label="mirrored", changes=_SHOWN),
+        Arm(label="Eq. 7", changes={"post_train.pairs.source": "exposure"}),
+    ),
+    reference="policy",
+    scalars=("rewards/accuracies", "logps/chosen_fall", "mass_unshown"),
+)
+
+FEEDBACK = Ablation(
+    name="feedback",
+    question="Binary feedback, watch time, its logarithm, or several kinds weighted?",
+    cases=("fatigue",),
+    arms=(
+        Arm(label="click"),
+        Arm(label="watch time", utility="watch_time"),
+        Arm(label="log watch time", utility="log_watch_time"),
+        Arm(label="click + 2 long view + 4 like", utility="blend"),
+    ),
+    reference="click",
+    metric="true watch_time",
+)
+
+ALPHA_GAMMA = Ablation(
+    name="alpha-gamma",
+    question="How much should feedback (gamma) weigh against the shown position (alpha) in Eq. 7?",
+    cases=("fatigue", "kuairand-6"),
+    arms=tuple(
+        Arm(
+            label=f"alpha {alpha:g}, gamma {gamma:g}",
+            changes={
+                **_SHOWN,
+                "post_train.pairs.alpha": alpha,
+                "post_train.pairs.gamma": gamma,
+            },
+        )
+        for alpha in (0.5, 1.0, 2.0)
+        for gamma in (0.5, 1.0, 2.0)
+    ),
+    reference="alpha 1, gamma 1",
+)
+
+DEBIASING = Ablation(
+    name="debiasing",
+    question="Does weighing feedback by the inverse of its examination help pairs of shown lists?",
+    cases=("position", "fatigue"),
+    arms=tuple(
+        Arm(label=f"eta {eta:g}", changes={**_SHOWN, "post_train.pairs.examination": eta})
+        for eta in (0.0, 0.25, 0.5, 1.0)
+    ),
+    reference="eta 0",
+)
