@@ -64,7 +64,8 @@ def _plot_lift(axes: Any, live: Live) -> None:
         axes.fill_between(
             when, [one.low for one in points], [one.high for one in points], alpha=0.2
         )
-        axes.set_ylim(-3 * abs(seen.always_high), 3 * abs(seen.always_high))
+        reach = max(abs(seen.always_low), abs(seen.always_high), 0.02)  # early looks are wider
+        axes.set_ylim(-reach, 2 * reach)
     axes.set_xlabel("time (UTC)")
     axes.xaxis.set_major_formatter(_clock("%H:%M:%S"))
     axes.tick_params(axis="x", labelrotation=30)

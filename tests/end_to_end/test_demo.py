@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
+from contracts.experiments import read_experiments
 from contracts.reading import read_json
+from contracts.routing import Routing
+from deploy.rolling.history import read_stages
 from streaming.traffic.tally import TrafficSummary
 from training.evaluation.comparison import Comparison
 from training.release.store import ReleaseStore
@@ -28,35 +31,60 @@ def demo(out: Path, *arguments: str) -> str:
 
 @pytest.mark.timeout(1800)
 def test_demo_closes_the_loop_on_a_simulated_world(tmp_path: Path) -> None:
-    """Train, serve, traffic, table, refresh, and poison refused: smaller than make demo's own."""
+    """Train, serve, traffic, table, refresh, rollouts, and poison refused: a smaller make demo."""
     out = tmp_path / "demo"
     printed = demo(out, "--lists", "8000", "--requests", "60", "--live-requests", "3000")
 
     store = ReleaseStore(out / "releases")
-    assert store.names() == ("r0001", "r0002")
+    assert store.names() == ("r0001", "r0002", "r0003")
     first, second = store.verify("r0001"), store.verify("r0002")
     assert all(gate.passed for gate in (*first.gates, *second.gates))
     assert first.data.dataset == "simulator"
     assert second.parents.release == "r0001"
-    assert store.champion() == "r0002"
     assert (store.path("r0002") / "report").is_dir()
     assert "60 requests, 0 fallbacks" in printed
     assert "served lists" in printed
 
-    refusals = list((out / "releases" / "refusals").glob("*/report.md"))
-    assert len(refusals) == 1, "the bots' refresh is refused, and only that"
-    assert "refresh refused" in printed
-
     traffic = {
         file.stem: read_json(file, TrafficSummary) for file in (out / "traffic").glob("*.json")
     }
-    assert set(traffic) == {"tastes-move", "they-have-moved", "after-the-refresh", "bots"}
+    looks = {name for name in traffic if name.startswith("at-50-look")}
+    assert looks
+    others = {"tastes-move", "they-have-moved", "at-10", "the-mistake", "bots"}
+    assert set(traffic) == looks | others
     assert not any(one.fallbacks for one in traffic.values())
     assert traffic["they-have-moved"].releases == {"r0001": 3000}
-    assert set(traffic["after-the-refresh"].releases) == {"r0002"}
+    check_rollouts(out, traffic)
+
+    refusals = list((out / "releases" / "refusals").glob("*/report.md"))
+    assert len(refusals) == 1, "the bots' refresh is refused, and only that"
+    assert "refresh refused" in printed
     check_table(out / "feedback", sum(one.requests for one in traffic.values()))
     assert (out / "live.png").stat().st_size > 10_000
     assert not (out / "stack" / "state.json").exists(), "the demo left a stack behind"
+
+
+def check_rollouts(out: Path, traffic: dict[str, TrafficSummary]) -> None:
+    """r0002 was promoted on evidence, r0003 served few and was rolled back without anybody."""
+    assert ReleaseStore(out / "releases").champion() == "r0002"
+    routing = read_json(out / "routing.json", Routing)
+    assert (routing.champion, routing.experiments) == ("r0002", ())
+    experiments = read_experiments(out / "experiments")
+    assert {one.state for one in experiments.values()} == {"stopped"}
+    weights = [
+        stage.weights["refreshed"] for stage in read_stages(out / "experiments", "refreshed")
+    ]
+    assert weights[:2] == [0.1, 0.5]
+
+    at_10 = traffic["at-10"].releases
+    assert set(at_10) == {"r0001", "r0002"}
+    assert 0.05 < at_10["r0002"] / traffic["at-10"].requests < 0.15
+    harmed = traffic["the-mistake"].releases
+    assert set(harmed) == {"r0002", "r0003"}
+    assert harmed["r0003"] < 0.2 * traffic["the-mistake"].requests
+    page = (out / "experiment.html").read_text()
+    assert "Ship refreshed" in page
+    assert "the truth of the simulated world" in page
 
 
 def check_table(table: Path, requests: int) -> None:
