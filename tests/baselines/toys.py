@@ -40,38 +40,34 @@ Truth = Callable[[SlateArrays, Ints], Floats]
 SMALL: dict[str, dict[str, Any]] = {
     "dnn": {"width": 16, "layers": 1},
     "dcn": {"width": 8, "layers": 1, "hidden": 32},
-    "prm": {"width": 16, "layers": 1},
-    "edge_rerank": {"width": 16, "layers": 1, "beam": 3},
+    "prm": {"width": 16, "layers": 1, "optim.learning_rate": 1e-2},
+    "edge_rerank": {"width": 16, "layers": 1, "beam": 3, "optim.epochs": 6},
     "pier": {"width": 8, "layers": 1, "pool": 30, "keep": 20},
     "seq2slate": {"width": 32, "layers": 1},
     "nar4rec": {
         "width": 16,
         "layers": 1,
         "draws": 16,
+        "optim.epochs": 4,
         "evaluator.width": 16,
         "evaluator.layers": 1,
+        "evaluator.dropout": 0.0,
         "evaluator.optim.learning_rate": 1e-2,
         "evaluator.optim.epochs": 6,
         "evaluator.optim.batch_size": 64,
         "evaluator.optim.warm_up_steps": 10,
     },
     "lambdamart": {"trees": 40},
-    "random": {},
-    "given": {},
 }
+OPTIM = OptimSettings(epochs=15, batch_size=64, learning_rate=5e-3, warm_up_steps=10, patience=9)
 
 
 def small(name: str, **changes: Any) -> Any:
     """Settings of a peer for toys."""
-    optim = {
-        "optim": msgspec.to_builtins(
-            OptimSettings(
-                epochs=12, batch_size=64, learning_rate=5e-3, warm_up_steps=10, patience=3
-            )
-        )
-    }
-    heads = {"attention_heads": 2} if hasattr(PEERS[name].settings_type(), "width") else {}
-    return override(PEERS[name].settings_type(), {**optim, **heads, **SMALL[name], **changes})
+    start = PEERS[name].settings_type()
+    common: dict[str, Any] = {"optim": msgspec.to_builtins(OPTIM)}
+    common |= {"attention_heads": 2, "dropout": 0.0} if hasattr(start, "attention_heads") else {}
+    return override(start, {**common, **SMALL.get(name, {}), **changes})
 
 
 def slates(
@@ -170,12 +166,17 @@ def rerank_all(fitted: Fitted, arrays: SlateArrays) -> Ints:
 
 
 @lru_cache(maxsize=32)
-def fitted(name: str, world: str, seed: int = 0, size: int = 1500) -> tuple[Fitted, list[Any]]:
+def fitted(name: str, world: str) -> tuple[Fitted, tuple[dict[str, float], ...]]:
     """A peer trained on a toy world, and what it told of its epochs. Cached."""
-    make = {"merit": merit_world, "repeats": repeats_world}[world]
-    told: list[Any] = []
-    peer = PEERS[name]
-    made = peer.fit(
-        make(size, 1), make(400, 2), SPEC, small(name), seed, lambda **one: told.append(one)
+    make, size = {"merit": (merit_world, 1000), "repeats": (repeats_world, 3000)}[world]
+    changes = {"optim.epochs": 4} if world == "merit" else {}
+    told: list[dict[str, float]] = []
+    made = PEERS[name].fit(
+        make(size, 1),
+        make(400, 2),
+        SPEC,
+        small(name, **changes),
+        0,
+        lambda **one: told.append(one),
     )
-    return made, told
+    return made, tuple(told)

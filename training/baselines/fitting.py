@@ -50,17 +50,23 @@ class NetworkSettings(PeerSettings, kw_only=True, frozen=True):
 
 
 class PlaceBias(nn.Module):
-    """A logit for each place of the shown list: what examination adds, dropped at serving."""
+    """A logit for each place of the shown list: what examination adds, dropped at serving.
 
-    def __init__(self) -> None:
+    Begins as the logit of the mean utility at each place, so that the scores begin with the rest.
+    """
+
+    def __init__(self, train: SlateArrays) -> None:
         super().__init__()
-        self.bias = nn.Embedding(MAX_LIST, 1)
-        nn.init.zeros_(self.bias.weight)
+        shown = train.exposed >= 0
+        rate = np.where(shown, train.utility, 0).sum(0) / np.maximum(1, shown.sum(0))
+        rate = np.clip(rate, 1e-3, 1 - 1e-3)
+        bias = np.zeros(MAX_LIST, np.float32)
+        bias[: len(rate)] = np.log(rate / (1 - rate))
+        self.bias = nn.Parameter(torch.from_numpy(bias))
 
     def forward(self, length: int) -> Tensor:
         """[N]."""
-        bias: Tensor = self.bias.weight[:length, 0]
-        return bias
+        return self.bias[:length]
 
 
 class FittedNetwork:
@@ -182,26 +188,36 @@ def mean_loss(
 
 
 def decoded_scores(
+    rerank: Callable[[Batch], Tensor],
+    loss: Callable[[Batch], Tensor],
+    slates: SlateArrays,
+    where: torch.device,
+) -> dict[str, float]:
+    """NDCG of decoded held-out lists beside the loss; for peers that generate.
+
+    ``held_out`` is the NDCG where all candidates were shown. Elsewhere the log does not know what
+    a candidate that nobody saw would have earned (docs/evaluation.md), and it is minus the loss.
+    """
+    all_shown = bool(((slates.exposed >= 0).sum(axis=1) == slates.count).all())
+    scores = _ndcg(rerank, slates, where)
+    minus_loss = mean_loss(loss, slates, where)["held_out"]
+    return {"held_out": scores["ndcg"] if all_shown else minus_loss, **scores}
+
+
+def _ndcg(
     rerank: Callable[[Batch], Tensor], slates: SlateArrays, where: torch.device
 ) -> dict[str, float]:
-    """NDCG at the list's length of decoded held-out lists, as ``Validation`` takes it.
-
-    ``held_out`` is ``ndcg`` where all candidates were shown, and ``ndcg_shown`` elsewhere: what a
-    candidate that nobody saw would have earned the log does not know (docs/evaluation.md).
-    """
     n = min(slates.spec.list_size, int(slates.count.max()))
     orders = np.concatenate(
         [rerank(batch)[:, :n].cpu().numpy() for batch in slates.batches(HELD_OUT_BATCH, where)]
     )
     per_list = evaluate_orders(orders, slates.exposed, slates.utility, ks=(n,))
-    scores = {name: float(per_list[f"{name}@{n}"].mean()) for name in ("ndcg", "ndcg_shown")}
-    all_shown = ((slates.exposed >= 0).sum(axis=1) == slates.count).all()
-    return {"held_out": scores["ndcg" if all_shown else "ndcg_shown"], **scores}
+    return {name: float(per_list[f"{name}@{n}"].mean()) for name in ("ndcg", "ndcg_shown")}
 
 
 def logged_ndcg(fitted: Fitted, slates: SlateArrays) -> dict[str, float]:
-    """``decoded_scores`` of a fitted peer: one scale on which trials of a peer can be compared."""
-    return decoded_scores(fitted.rerank, slates, torch.device("cpu"))
+    """``ndcg`` and ``ndcg_shown`` at the list's length of a fitted peer's lists, by the log."""
+    return _ndcg(fitted.rerank, slates, torch.device("cpu"))
 
 
 def check_spec(train: SlateArrays, valid: SlateArrays, spec: FeatureSpec) -> None:

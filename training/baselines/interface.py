@@ -35,7 +35,7 @@ class PeerSettings(Strict, kw_only=True, frozen=True):
 
     SEARCH: ClassVar[dict[str, tuple[Any, ...]]] = {}
 
-    optim: OptimSettings = OptimSettings(epochs=12, learning_rate=1e-3, patience=2)
+    optim: OptimSettings = OptimSettings(epochs=15, learning_rate=1e-3, patience=3)
 
 
 class Fitted(Protocol):

@@ -117,7 +117,7 @@ def contrastive_decode(logits_BNM: Tensor, z_BMD: Tensor, contrast: float) -> Te
 
 
 class Nar4RecPeer:
-    """The peer; epochs of the generator by decoded held-out NDCG, of the evaluator by its loss."""
+    """The peer; the generator's epoch as ``decoded_scores`` says, the evaluator's by its loss."""
 
     name = "nar4rec"
     paper = "Ren et al., Non-autoregressive Generative Models for Reranking, KDD 2024"
@@ -158,7 +158,7 @@ class Nar4RecPeer:
         epochs = fit_network(
             network,
             loss,
-            lambda: decoded_scores(lambda batch: generate(batch, 0)[:, 0], valid, device()),
+            lambda: decoded_scores(lambda batch: generate(batch, 0)[:, 0], loss, valid, device()),
             train,
             settings.optim,
             seed,

@@ -64,11 +64,11 @@ class DcnSettings(ScorerSettings, kw_only=True, frozen=True):
 class Scorer(nn.Module):
     """A network with ``scores``, and the bias of places while it trains."""
 
-    def __init__(self, network: nn.Module, list_size: int, place_bias: bool) -> None:
+    def __init__(self, network: nn.Module, list_size: int, place: PlaceBias | None) -> None:
         super().__init__()
         self.network = network
         self.list_size = list_size
-        self.place = PlaceBias() if place_bias else None
+        self.place = place
 
     def loss(self, batch: Batch) -> Tensor:
         scores_BM, _ = self.network.scores(*inputs(batch))  # type: ignore[operator]
@@ -102,7 +102,8 @@ class ScorerPeer:
     ) -> FittedNetwork:
         check_spec(train, valid, spec)
         torch.manual_seed(seed)
-        scorer = Scorer(self.build(spec, settings), spec.list_size, settings.place_bias)
+        place = PlaceBias(train) if settings.place_bias else None
+        scorer = Scorer(self.build(spec, settings), spec.list_size, place)
         scorer = scorer.to(device())
         epochs = fit_network(
             scorer,

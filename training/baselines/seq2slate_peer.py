@@ -105,7 +105,7 @@ def step_loss(logits_BNM: Tensor, lists_BN: Tensor, gain_BN: Tensor, tail: float
 
 
 class Seq2SlatePeer:
-    """The peer; the epoch is the one of the best NDCG of decoded held-out lists."""
+    """The peer; its epoch is chosen as ``decoded_scores`` says."""
 
     name = "seq2slate"
     paper = "Bello et al., Seq2Slate: Re-ranking and Slate Optimization with RNNs, 2018"
@@ -135,7 +135,7 @@ class Seq2SlatePeer:
         epochs = fit_network(
             network,
             loss,
-            lambda: decoded_scores(rerank, valid, device()),
+            lambda: decoded_scores(rerank, loss, valid, device()),
             train,
             settings.optim,
             seed,
