@@ -33,7 +33,6 @@ from training.evaluation.metrics import given_order
 
 LEARNING = [name for name in PEERS if name not in ("random", "given")]
 POINTWISE = ["dnn", "dcn", "lambdamart"]
-LISTWISE = [name for name in LEARNING if name not in POINTWISE]
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -51,9 +50,9 @@ def test_list_aware_peers_win_where_no_pointwise_one_can(name: str) -> None:
     asked = repeats_world(500, 3)
     found = repeats_truth(asked, rerank_all(fitted(name, "repeats")[0], asked))
     error = 2 * found.std() / len(found) ** 0.5
-    if name in ("dnn", "dcn"):
+    if name in POINTWISE:
         assert found.mean() < POINTWISE_BOUND + error
-    elif name in LISTWISE:
+    else:
         assert found.mean() > POINTWISE_BOUND + 0.4
         assert found.mean() <= BEST
 
