@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.10 python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench manifests lint format clean
+.PHONY: help setup demo test bench report manifests lint format clean
 
 help:  ## what this Makefile can do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,9 @@ bench: $(READY)  ## GReF beside its peers in one run, and how times grow with m 
 	  --plot runs/bench/peers.png $(ARGS)
 	$(BIN)/python benchmarks/growth.py --out runs/bench/growth.json --markdown runs/bench/growth.md \
 	  --plot runs/bench/growth.png
+
+report: $(READY)  ## tables and plots of docs/evaluation again, from the stored results alone
+	$(BIN)/python training/compare.py --report $(ARGS)
 
 manifests: $(READY)  ## render every Kubernetes overlay and check it, without a cluster
 	$(BIN)/python deploy/manifests.py check $(ARGS)

@@ -13,6 +13,7 @@ import torch
 import typer
 from rich.markup import escape
 
+from training.ablations.report import write_pages
 from training.command import Refused, console, exit_codes
 from training.comparison.cases import CASES, TABLES
 from training.comparison.jobs import Plan
@@ -84,7 +85,8 @@ def main(
         bool, typer.Option("--keep-stale", help="Count results of an earlier state of the code.")
     ] = False,
     report: Annotated[
-        bool, typer.Option("--report", help="Train nothing; make tables and plots again.")
+        bool,
+        typer.Option("--report", help="Train nothing; make all tables, pages and plots again."),
     ] = False,
 ) -> None:
     """Tune each method with the same number of trials, train it with each seed, and compare.
@@ -114,7 +116,10 @@ def main(
                 lambda line: console.print(escape(line), highlight=False, soft_wrap=True),
             )
             done = runner.run()
-        for file in write_report(results, here):
+        files = write_report(results, here)
+        if report:
+            files += write_pages(results, here)
+        for file in files:
             console.print(str(file), highlight=False, soft_wrap=True)
         if not report and not done:
             left = "; ".join(runner.failed.values()) or "the time was up"

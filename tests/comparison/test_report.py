@@ -1,0 +1,84 @@
+"""The tables, from a small stored example: exactly these."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.comparison.stored import fill, lists, row
+from training.comparison.cases import CASES
+from training.comparison.reporting import report
+from training.comparison.store import Store
+from training.comparison.tables import latest
+
+HEAD = (
+    "| method | true click (95 %) | minus gref | p | minus given order "
+    "| the same, shuffled feedback | seeds | trials | train CPU s | parameters "
+    "| ms a request | x GReF |"
+)
+COST = "| 2 | 2 | 15.0 | 1,234 | 1.00 | 0.50 |"
+TABLE = f"""\
+## tiny
+
+Simulated: a world of few items, to try the command.
+
+{HEAD}
+|{" --- |" * 12}
+| given | 2.0000 (1.4000 to 2.6500) | **-0.3500 (-0.4000 to -0.3000)** | 0.002 |  |  {COST}
+| prm | 2.1500 (1.5500 to 2.8000) | **-0.2000 (-0.3000 to -0.1000)** | 0.002 \
+| **+0.1500 (+0.1000 to +0.2000)** |  {COST}
+| **gref** | 2.3500 (1.7500 to 2.9513) |  |  | **+0.3500 (+0.3000 to +0.4000)** \
+| **-0.5000 (-0.5000 to -0.5000)** {COST}
+
+![tiny](plots/tiny.png)
+"""
+
+
+def test_the_stored_example_gives_exactly_this_table(tmp_path: Path) -> None:
+    fill(tmp_path / "results")
+    files = report(tmp_path / "results", tmp_path)
+    text = (tmp_path / "comparison.md").read_text()
+    assert TABLE in text
+    assert text.count("## ") == 1  # cases without results have no section
+    assert {file.name for file in files} == {"comparison.md", "comparison.csv", "tiny.png"}
+    first = {file.name: file.read_bytes() for file in files}
+    again = report(tmp_path / "results", tmp_path)
+    assert {file.name: file.read_bytes() for file in again} == first
+
+
+def test_the_csv_holds_the_same_figures(tmp_path: Path) -> None:
+    fill(tmp_path / "results")
+    report(tmp_path / "results", tmp_path)
+    with (tmp_path / "comparison.csv").open() as file:
+        found = {line["method"]: line for line in csv.DictReader(file)}
+    assert list(found) == ["given", "prm", "gref"]
+    assert float(found["prm"]["over_reference"]) == pytest.approx(-0.2)
+    assert float(found["gref"]["control"]) == pytest.approx(-0.5)
+    assert found["gref"]["over_reference"] == ""
+    assert found["given"]["codes"] == "c0de"
+
+
+def test_alarms_and_mixed_code_are_said(tmp_path: Path) -> None:
+    store = fill(tmp_path / "results")
+    store.add(row("prm", 3, alarm="DPO collapse", code="n3w"), lists(0.1))
+    store.add(row("given", 3, code="0ld"), lists(0.0))
+    report(tmp_path / "results", tmp_path)
+    text = (tmp_path / "comparison.md").read_text()
+    assert "| prm (1) |" in text
+    assert "(1) An alarm ended at least one training. prm: DPO collapse" in text
+    assert "more than one state of the code" in text
+
+
+def test_only_the_newest_settings_and_code_make_a_line() -> None:
+    rows = [row("prm", 1), row("prm", 2), row("prm", 1, settings={"rate": 0.1})]
+    assert latest(rows) == rows[2:]
+    assert latest([*rows, row("prm", 2, settings={"rate": 0.1})])[1].seed == 2
+    assert latest(rows, "shuffled") == []
+
+
+def test_without_results_there_is_a_page_that_says_so(tmp_path: Path) -> None:
+    report(Store(tmp_path / "results").folder, tmp_path)
+    assert "No results are stored yet" in (tmp_path / "comparison.md").read_text()
+    assert CASES["tiny"].primary == "true click"

@@ -1,0 +1,87 @@
+"""Results on disk: what is written stays, whatever happens while writing."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from contracts.reading import ContractError
+from tests.comparison.stored import case_lists, lists, row
+from training.comparison.store import Row, Store
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    assert store.rows() == {}
+    one = row("gref", 1, scalars={"logps/chosen": -12.5}, alarm="collapse")
+    store.add(one, lists(0.3), case_lists())
+    assert list(store.rows().values()) == [one]
+    assert (store.lists(one)["true click"] == lists(0.3)["true click"]).all()
+    assert store.case_lists(one).keys() == case_lists().keys()
+
+
+@pytest.mark.parametrize("cut", [1, 30, 200])
+def test_a_torn_last_line_is_left_out_and_written_over(tmp_path: Path, cut: int) -> None:
+    store = Store(tmp_path)
+    first, second, third = row("gref", 1), row("gref", 2), row("prm", 1)
+    store.add(first)
+    whole = store.file.stat().st_size
+    store.add(second)
+    with store.file.open("rb+") as file:
+        file.truncate(min(whole + cut, store.file.stat().st_size - 1))
+    assert list(Store(tmp_path).rows().values()) == [first]
+    store.add(third)
+    assert list(Store(tmp_path).rows().values()) == [first, third]
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(row("gref", 1))
+    store.add(row("gref", 2))
+    store.file.write_bytes(store.file.read_bytes().replace(b'"seed":1', b'"seed":x', 1))
+    with pytest.raises(ContractError, match="line 1 is not a result"):
+        store.rows()
+
+
+def test_the_last_row_of_a_key_counts(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    one = row("gref", 1)
+    store.add(one)
+    store.add(msgspec.structs.replace(one, cpu_seconds=99.0))
+    assert [found.cpu_seconds for found in store.rows().values()] == [99.0]
+
+
+def test_the_key_is_what_the_result_depends_on() -> None:
+    one = row("gref", 1)
+    other = [
+        row("gref", 2),
+        row("prm", 1),
+        row("gref", 1, control="shuffled"),
+        row("gref", 1, role="trial"),
+        row("gref", 1, settings={"rate": 0.002}),
+        row("gref", 1, data="e"),
+        row("gref", 1, code="0ld"),
+        row("gref", 1, case="other"),
+    ]
+    assert len({found.key for found in (one, *other)}) == 9
+    assert row("gref", 1, cpu_seconds=0.0, machine={"cores": "64"}, trial=1).key == one.key
+
+
+def _add(folder: Path, seed: int) -> None:
+    for part in range(20):
+        Store(folder).add(row("gref", 1, settings={"part": part, "from": seed}))
+
+
+def test_two_processes_append_to_one_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=_add, args=(tmp_path, seed)) for seed in (1, 2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    rows: dict[str, Row] = Store(tmp_path).rows()
+    assert len(rows) == 40
