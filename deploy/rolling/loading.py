@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from training.release.store import ReleaseStore
 Say = Callable[[str], None]
 #: Within a rollback nothing may take long: a replica that is silent is left behind.
 HURRY_S = 0.4
+#: But where all are silent nothing can be switched, so there is time.
+PATIENCE_S, _PAUSE_S = 5.0, 0.2
 
 
 def ensure_loaded(
@@ -54,20 +57,29 @@ def _load(replica: Replica, release: str, manifest: ReleaseManifest) -> bool:
 def ensure_loaded_in_a_hurry(fleet: Fleet, store: ReleaseStore, release: str, say: Say) -> None:
     """As ``ensure_loaded`` for a rollback: replicas that are silent do not stand in its way.
 
+    Where all of them are, they may be busy (with the release that is to go), and are asked again
+    with patience.
+
     Raises:
         Refused: no replica serves the release.
     """
 
-    def one(replica: Replica) -> str:
-        if release not in replica.loaded(HURRY_S):
+    def one(replica: Replica, patience_s: float) -> str:
+        if release not in replica.loaded(patience_s):
             say(f"{replica.address}: {release} is not loaded any more; loading it first")
             replica.load(release, store.manifest(release))
-        elif failure := replica.failure(release, HURRY_S):
+        elif failure := replica.failure(release, patience_s):
             return f"{replica.address}: {release} is loaded, and at this moment: {failure}"
         return ""
 
-    answers = fleet.each(one)
-    silent = failures(answers)
+    give_up, patience_s = time.monotonic() + PATIENCE_S, HURRY_S
+    while True:
+        answers = fleet.each(partial(one, patience_s=patience_s))
+        silent = failures(answers)
+        if not answers or len(silent) < len(answers) or time.monotonic() > give_up:
+            break
+        time.sleep(_PAUSE_S)
+        patience_s = PATIENCE_S
     for words in (*silent, *(answer for answer in answers.values() if isinstance(answer, str))):
         if words:
             say(f"warning: {words}")
@@ -122,17 +134,21 @@ def superfluous(
 
 
 def loaded_in_vain(
-    fleet: Fleet,
+    loaded: Mapping[str, tuple[str, ...] | ReplicaError],
     routing: Routing,
     record: ChampionFile,
     experiments: Iterable[Experiment],
     keep: int,
 ) -> dict[str, tuple[str, ...]]:
-    """``superfluous`` of each replica that can be reached, where there is any."""
+    """``superfluous`` of each replica that could be asked, by address, where there is any.
+
+    Args:
+        loaded: as ``Fleet.occupied`` says.
+    """
     experiments = tuple(experiments)
     found = {
         address: superfluous(names, routing, record, experiments, keep)
-        for address, names in fleet.loaded().items()
+        for address, names in loaded.items()
         if not isinstance(names, ReplicaError)
     }
     return {address: names for address, names in found.items() if names}

@@ -40,7 +40,7 @@ def preview(
     record = _record_after(now, change)
     if record is not None:
         experiments = _experiments_after(now, change)
-        for address, names in loaded_in_vain(fleet, after, record, experiments, keep).items():
+        for address, names in loaded_in_vain(loaded, after, record, experiments, keep).items():
             lines += [f"would unload {name} on {address}, after draining" for name in names]
     return lines
 

@@ -28,6 +28,8 @@ from handlers.served_release import model_of
 
 T = TypeVar("T")
 LOAD_S, CALL_S, PROBE_S = 300.0, 10.0, 30.0
+#: For an unload that keeps a rollback waiting: one that takes longer is left to the next rollout.
+HASTY_UNLOAD_S = 0.5
 _POLL_S = 0.05
 _PROBES, _PAUSE_S = 3, 0.3
 _ADDRESS = re.compile(r"(?:dns:///)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^:/\[\]]+):(?P<port>[0-9]+)")
@@ -54,6 +56,16 @@ class Replica:
         ready = [model for model, state in self._models(call_s).items() if state == "READY"]
         names = [model.removeprefix("gref_") for model in ready if model.startswith("gref_")]
         return tuple(sorted(name for name in names if RELEASE_NAME.match(name)))
+
+    def occupied(self) -> tuple[str, ...]:
+        """The releases of which any model is ready, sorted: of one killed while it unloads, a step.
+
+        Raises:
+            ReplicaError: it cannot be reached.
+        """
+        ready = (model for model, state in self._models(CALL_S).items() if state == "READY")
+        parts = (model.split("_")[1] for model in ready if model.startswith("gref_"))
+        return tuple(sorted({name for name in parts if RELEASE_NAME.match(name)}))
 
     def failure(self, release: str, probe_s: float = PROBE_S) -> str | None:
         """What a loaded release says to a request that lacks every feature; None if it answers.
@@ -105,13 +117,16 @@ class Replica:
         self._check_engines(release, manifest)
         return True
 
-    def unload(self, release: str) -> None:
+    def unload(self, release: str, call_s: float = LOAD_S) -> None:
         """Take a release out of service, the ensemble first. Idempotent.
 
         Requests that are being answered are answered; it returns before it is all gone.
+
+        Raises:
+            ReplicaError: it cannot be reached, or a call took longer than ``call_s``.
         """
-        for model in self._ready(release):
-            self.send_unload(model)
+        for model in self._ready(release, min(call_s, CALL_S)):
+            self.send_unload(model, call_s)
 
     def wait_unloaded(self, release: str) -> None:
         """Wait until nothing of a release takes requests any more.
@@ -128,9 +143,9 @@ class Replica:
         """Load an ensemble, which brings its steps, whatever is loaded already."""
         self._call(lambda c: c.load_model(model_of(release), client_timeout=LOAD_S))
 
-    def send_unload(self, model: str) -> None:
+    def send_unload(self, model: str, call_s: float = LOAD_S) -> None:
         """Unload one model."""
-        self._call(lambda c: c.unload_model(model, client_timeout=LOAD_S))
+        self._call(lambda c: c.unload_model(model, client_timeout=call_s))
 
     def close(self) -> None:
         self._client.close()
@@ -140,10 +155,10 @@ class Replica:
         index = self._call(lambda c: c.get_model_repository_index(client_timeout=call_s))
         return {model.name: model.state for model in index.models}
 
-    def _ready(self, release: str) -> list[str]:
+    def _ready(self, release: str, call_s: float = CALL_S) -> list[str]:
         """The models of a release that are ready, the ensemble first."""
         ours = re.compile(rf"{model_of(release)}(?:_[a-z]+)?")
-        states = self._models(CALL_S).items()
+        states = self._models(call_s).items()
         return sorted(
             model for model, state in states if state == "READY" and ours.fullmatch(model)
         )
@@ -206,6 +221,9 @@ class Fleet:
 
     def loaded(self) -> dict[str, tuple[str, ...] | ReplicaError]:
         return self.each(lambda replica: replica.loaded())
+
+    def occupied(self) -> dict[str, tuple[str, ...] | ReplicaError]:
+        return self.each(lambda replica: replica.occupied())
 
 
 def failures(answers: dict[str, T | ReplicaError]) -> list[str]:

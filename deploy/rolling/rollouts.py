@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from deploy.rolling.loading import (
     loaded_in_vain,
 )
 from deploy.rolling.locking import SWITCH_WAIT_S, locked, work_if_free
-from deploy.rolling.replicas import Fleet, Replica, failures
+from deploy.rolling.replicas import HASTY_UNLOAD_S, Fleet, Replica, ReplicaError, failures
 from deploy.rolling.situation import Places, Situation, look, look_in_a_hurry
 from deploy.rolling.switching import HalfMadeError, finish_pending, switch
 from training.command import Refused
@@ -182,36 +182,48 @@ class Rollout:
             self.say(f"warning: nothing is unloaded: {error}")
 
     def _unload_superfluous(self) -> None:
-        if self._superfluous():
+        # Replicas are asked without the lock, for one that hangs must not hold a rollback up.
+        loaded = self.fleet.occupied()
+        if self._superfluous(loaded):
             self.say(f"draining for {self.drain_s:g} s")
             time.sleep(self.drain_s)
+            loaded = self.fleet.occupied()
+        for words in failures(loaded):
+            self.say(f"warning: not asked what it could unload: {words}")
         with locked(self.places.routing, "switch", SWITCH_WAIT_S):
-            # Asked again: a rollback may have come between.
-            gone = self._superfluous()
-            self._each_of(gone, lambda replica, name: replica.unload(name))
+            # Decided again: a rollback may have come between.
+            gone = self._superfluous(loaded)
+            failed = self._each_of(gone, lambda replica, name: replica.unload(name, HASTY_UNLOAD_S))
             note = pending(self.places.routing)
             if note is not None and note.stage == "retire":
                 forget(self.places.routing)
+        gone = {address: names for address, names in gone.items() if address not in failed}
         self._each_of(gone, lambda replica, name: replica.wait_unloaded(name))
         for name in sorted({name for names in gone.values() for name in names}):
             self.say(f"{name} is unloaded")
 
     def _each_of(
         self, names: dict[str, tuple[str, ...]], do: Callable[[Replica, str], None]
-    ) -> None:
+    ) -> set[str]:
+        """``do`` of each name on its replica; the addresses where that failed, which is said."""
+
         def all_of(replica: Replica) -> None:
             for name in names.get(replica.address, ()):
                 do(replica, name)
 
-        for words in failures(self.fleet.each(all_of)):
+        answers = self.fleet.each(all_of)
+        for words in failures(answers):
             self.say(f"warning: not unloaded: {words}")
+        return {one for one, answer in answers.items() if isinstance(answer, ReplicaError)}
 
-    def _superfluous(self) -> dict[str, tuple[str, ...]]:
+    def _superfluous(
+        self, loaded: Mapping[str, tuple[str, ...] | ReplicaError]
+    ) -> dict[str, tuple[str, ...]]:
         now = look(self.places)
         if now.record is None or now.in_force is None:
             return {}
         experiments = now.experiments.values()
-        return loaded_in_vain(self.fleet, now.in_force, now.record, experiments, self.keep)
+        return loaded_in_vain(loaded, now.in_force, now.record, experiments, self.keep)
 
 
 def _with_edits(change: Change, unfinished: Change | None) -> Change:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +14,7 @@ import pytest
 from deploy.rolling import plans
 from deploy.rolling.loading import Install
 from deploy.rolling.locking import locked
-from deploy.rolling.replicas import Fleet
+from deploy.rolling.replicas import Fleet, ReplicaError
 from deploy.rolling.rollouts import Rollout
 from tests.rollout.conftest import World
 from tests.rollout.test_commands import done, rollout
@@ -90,3 +93,46 @@ def test_a_rollback_while_a_promotion_drains(world: World) -> None:
     promotion.run(partial(plans.plan_champion, release="r0003", reason=""))
     assert world.routing().champion == world.record().release == "r0002"
     assert world.loaded()[0] == ("r0001", "r0002")
+
+
+def test_a_replica_that_hangs_while_it_unloads(world: World) -> None:
+    """A rollback gets in while replicas are asked, and an unload that hangs is given up soon."""
+    world.write("beside", release="champion", layer="other", tail="aa: true")
+    for name in ("trial", "beside"):
+        done(world, "start", name)
+    stack, told = world.stacks[0], []
+    promotion, other = made(world, keep=0), made(world)
+    promotion.say = told.append
+    ask = promotion.fleet.occupied
+
+    def ask_and_freeze() -> dict[str, tuple[str, ...] | ReplicaError]:
+        loaded = ask()
+        if any("draining" in words for words in told):
+            other.stop("beside")
+            os.kill(stack.state().pid, signal.SIGSTOP)
+        return loaded
+
+    promotion.fleet.occupied = ask_and_freeze  # type: ignore[method-assign]
+    try:
+        promotion.run(partial(plans.plan_promote, name="trial", arm="treatment", reason=""))
+    finally:
+        os.kill(stack.state().pid, signal.SIGCONT)
+    assert world.routing().experiments == ()
+    assert any("not unloaded" in words for words in told)
+    done(world, "promote", "r0002", "--keep", 0)
+    assert world.loaded() == [("r0002",)] * 2, "the next one has unloaded it"
+
+
+def test_a_rollback_while_every_replica_is_busy(world: World) -> None:
+    """Busy perhaps with the very release that is to go."""
+    for release in ("r0001", "r0002"):
+        done(world, "promote", release)
+    pid = world.stacks[0].state().pid
+    os.kill(pid, signal.SIGSTOP)
+    wake = threading.Timer(1.0, os.kill, (pid, signal.SIGCONT))
+    wake.start()
+    try:
+        made(world).back(None, "harm")
+    finally:
+        wake.join()
+    assert world.routing().champion == "r0001"
