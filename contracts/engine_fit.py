@@ -26,6 +26,7 @@ class ServingMachine(Strict, kw_only=True, frozen=True):
         cpu: instruction set of its CPU as torch names it, e.g. "AVX2".
         container: tag or release of its container: "26.07-py3", "26.07".
         tensorrt: version of TensorRT.
+        torch: version of torch that Triton's python backend imports.
     """
 
     backends: tuple[str, ...] | None = None
@@ -33,6 +34,7 @@ class ServingMachine(Strict, kw_only=True, frozen=True):
     cpu: str | None = None
     container: str | None = None
     tensorrt: str | None = None
+    torch: str | None = None
 
 
 class EngineMismatchError(ContractError):
@@ -90,6 +92,9 @@ def _wants(
         )
     if "cpu" in engine.versions:
         yield "a CPU with", engine.versions["cpu"], here.cpu, "--cpu"
+    if engine.format == "aotinductor" and engine.backend == "python" and "torch" in engine.versions:
+        found = None if here.torch is None else public_version(here.torch)
+        yield "torch", public_version(engine.versions["torch"]), found, "--torch"
     reader = next((name for name in _READERS if name in engine.versions), None)
     if reader is not None:
         found = None if here.tensorrt is None else f"tensorrt {_release(here.tensorrt)}"
@@ -121,6 +126,11 @@ def _tag(manifest: ReleaseManifest) -> str:
 def _yymm(container: str) -> str:
     """26.07 of 26.07-py3: the variants of a release hold the same libraries."""
     return container.partition("-")[0]
+
+
+def public_version(version: str) -> str:
+    """2.13.0 of 2.13.0+cpu: what follows says for which accelerator it was built."""
+    return version.partition("+")[0]
 
 
 def _release(version: str) -> str:

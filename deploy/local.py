@@ -21,7 +21,7 @@ from contracts.engine_fit import check_engines_fit
 from contracts.reading import ContractError
 from contracts.releases import verify_release
 from deploy.local_triton import DEFAULT_HOME, LocalTriton, TritonCrashedError
-from deploy.served_repository import LOCAL_TRITON, newest_release
+from deploy.served_repository import local_triton, newest_release
 from deploy.torchserve_commands import app as torchserve
 from deploy.triton_install import StackError
 from deploy.triton_process import Ports, StackState
@@ -78,7 +78,8 @@ def up(
     with _reported(BAD_INPUT):
         folder = release or newest_release(releases)
         # Before Triton is started for nothing.
-        check_engines_fit(verify_release(folder), LOCAL_TRITON)
+        manifest = verify_release(folder)
+        check_engines_fit(manifest, local_triton(manifest))
         ports = Ports(http=http_port, grpc=grpc_port, metrics=metrics_port)
         stack = LocalTriton(home, triton=triton, ports=ports)
         with console.status("starting Triton (the first time it is installed)"):

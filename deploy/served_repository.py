@@ -47,7 +47,7 @@ def add_release(folder: Path, repository: Path) -> str:
     """
     try:
         manifest = verify_release(folder)
-        check_engines_fit(manifest, _local_triton(manifest))
+        check_engines_fit(manifest, local_triton(manifest))
     except ContractError as error:
         raise StackError(str(error)) from error
     repository.mkdir(parents=True, exist_ok=True)
@@ -60,14 +60,14 @@ def add_release(folder: Path, repository: Path) -> str:
     return manifest.name
 
 
-def _local_triton(manifest: ReleaseManifest) -> ServingMachine:
-    """What engines of this release want to know of it: for compiled code, the CPU."""
+def local_triton(manifest: ReleaseManifest) -> ServingMachine:
+    """What engines of this release want to know of it: for compiled code, CPU and torch."""
     if all("cpu" not in engine.versions for engine in manifest.engines):
         return LOCAL_TRITON
     from training.release.serving_machine import this_machine  # it brings torch along
 
     here = this_machine(compute_capability=LOCAL_TRITON.compute_capability)
-    return msgspec.structs.replace(LOCAL_TRITON, cpu=here.cpu)
+    return msgspec.structs.replace(LOCAL_TRITON, cpu=here.cpu, torch=here.torch)
 
 
 def _complete_copies(folder: Path, repository: Path) -> str:

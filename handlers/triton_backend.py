@@ -6,7 +6,8 @@ the server's Python sees only the model's folder.
 
 Parameters of the configuration: ``part`` (encoder or decoder), ``engine_file``, ``engine_sha256``,
 ``intra_op_threads`` and ``max_candidates``; for the encoder also ``item_cat_rows`` and
-``user_cat_rows``, the rows of each embedding table.
+``user_cat_rows``, the rows of each embedding table; for compiled packages ``engine_cpu`` and
+``engine_torch``, the instruction set and the torch that they were compiled for.
 
 Requests of equal shape are joined, checked once and answered by one engine call. Where that fails,
 each half is tried alone: a refused row never spoils its neighbours, and one among 64 costs a dozen
@@ -24,10 +25,14 @@ import gc
 import hashlib
 import json
 import math
+import os
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import torch
@@ -76,6 +81,7 @@ class TritonPythonModel:
         torch.set_num_threads(int(parameters["intra_op_threads"]))
         path = folder / parameters["engine_file"]
         _check_hash(path, parameters["engine_sha256"])
+        _check_machine(path, parameters)
         self.engine = _load_engine(path)
         # Without the Python that a module's call has around it.
         self.forward = getattr(self.engine, "forward", self.engine)
@@ -224,6 +230,18 @@ def _check_hash(path: Path, expected: str) -> None:
         )
 
 
+def _check_machine(path: Path, parameters: dict[str, str]) -> None:
+    """Compiled code that meets another CPU would end this process, another torch is undefined."""
+    here = {"cpu": torch.backends.cpu.get_cpu_capability(), "torch": str(torch.__version__)}
+    for name, found in here.items():
+        built = parameters.get(f"engine_{name}", found)
+        if built.partition("+")[0] != found.partition("+")[0]:
+            raise pb_utils.TritonModelException(
+                f"engine {path.name} was compiled for {name} {built}, this machine has {found}; "
+                "export the release again for it, or serve it where it fits"
+            )
+
+
 def _load_engine(path: Path) -> Any:
     if path.suffix == ".pt2":
         return _Package(path)
@@ -240,14 +258,33 @@ class _Package:
     def __init__(self, path: Path) -> None:
         loader = torch._C._aoti.AOTIModelPackageLoader  # type: ignore[attr-defined]
         try:
-            # The name within the package, one thread or more, runners, device.
-            self.loader = loader(str(path), "model", False, 1, -1)
-        except RuntimeError as error:
-            raise pb_utils.TritonModelException(f"{path.name} cannot be loaded: {error}") from error
+            # What is unpacked goes at once, as loaded code needs no file: torch removes it at the
+            # end of the process, and one that was killed would leave it for good.
+            with TemporaryDirectory(prefix="aotinductor_") as unpacked, _unpacking_in(unpacked):
+                # The name within the package, one thread or more, runners, device.
+                self.loader = loader(str(path), "model", False, 1, -1)
+        except (OSError, RuntimeError) as error:
+            raise pb_utils.TritonModelException(
+                f"{path.name} cannot be loaded: {error}; it is unpacked below {gettempdir()} "
+                "(TMPDIR), which must be writable and not mounted noexec"
+            ) from error
 
     def __call__(self, *inputs: torch.Tensor) -> Tensors:
         outputs: Tensors = self.loader.boxed_run(list(inputs))
         return outputs
+
+
+@contextmanager
+def _unpacking_in(temporary: str) -> Iterator[None]:
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = temporary
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def _error(error: Exception) -> Any:

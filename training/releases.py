@@ -259,6 +259,9 @@ def install(
     container: Annotated[Optional[str], typer.Option(help="Tag of the serving container.")] = None,
     tensorrt: Annotated[Optional[str], typer.Option(help="TensorRT's version there.")] = None,
     cpu: Annotated[Optional[str], typer.Option(help="Instruction set there: AVX2.")] = None,
+    torch: Annotated[
+        Optional[str], typer.Option(help="torch's version there, for compiled packages.")
+    ] = None,
 ) -> None:
     """Copy a release's models into the repository that a Triton serves from; idempotent.
 
@@ -274,6 +277,7 @@ def install(
             container=container,
             tensorrt=tensorrt,
             cpu=cpu,
+            torch=torch,
         )
         copied = copy(_store(releases).path(name), repository, machine=machine)
         told = f"installed {', '.join(copied)}" if copied else f"{name} was installed already"

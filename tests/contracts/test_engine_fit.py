@@ -15,8 +15,15 @@ FORMATS = {"cpu": "torchscript", "gpu": "torchscript", "tensorrt": "tensorrt"}
 ALL = ("python", "pytorch", "tensorrt")
 #: The machine that the engines of `release` were built for.
 FITTING = ServingMachine(
-    backends=ALL, compute_capability="8.9", cpu="AVX2", container="26.07", tensorrt="10.13.2.6"
+    backends=ALL,
+    compute_capability="8.9",
+    cpu="AVX2",
+    container="26.07",
+    tensorrt="10.13.2.6",
+    torch="2.13.0+cpu",
 )
+#: An AOTInductor package of profile cpu.
+PACKAGE = {"format": "aotinductor", "versions": {"torch": "2.13.0", "cpu": "AVX2"}}
 
 
 def release(profile: str, **changes: Any) -> ReleaseManifest:
@@ -58,6 +65,9 @@ def test_a_machine_that_the_engines_were_built_for(profile: str) -> None:
 @pytest.mark.parametrize(
     ("profile", "changes", "here", "told"),
     [
+        ("cpu", PACKAGE, {"cpu": "AVX512"}, "a CPU with AVX2, this machine has AVX512"),
+        ("cpu", PACKAGE, {"torch": "2.12.1+cpu"}, "torch 2.13.0, this machine has 2.12.1; .*again"),
+        ("cpu", PACKAGE, {"torch": None}, "torch 2.13.0, it is not known here; .*--torch"),
         ("tensorrt", {}, {"compute_capability": "9.0"}, "capability 8.9, this machine has 9.0"),
         ("tensorrt", {}, {"compute_capability": "none"}, "capability 8.9, this machine has none"),
         ("tensorrt", {}, {"compute_capability": None}, "not known here.*--compute-capability"),
@@ -99,5 +109,6 @@ def test_variants_and_builds_of_the_same_release_fit() -> None:
 
 def test_engines_of_profile_cpu_ask_for_nothing_but_their_backend() -> None:
     check_engines_fit(release("cpu"), ServingMachine())
+    check_engines_fit(release("cpu", **PACKAGE), FITTING)
     with pytest.raises(EngineMismatchError, match="python backend; this Triton has none"):
         check_engines_fit(release("cpu"), ServingMachine(backends=()))

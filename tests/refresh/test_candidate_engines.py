@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 
 from contracts.encoding import EncodedBatch
-from contracts.reading import ContractError
+from contracts.reading import ContractError, convert
 from contracts.releases import Engine, ReleaseManifest
+from tests.model.tiny import lively_model
 from tests.serving.release_folders import make_release
+from training.engines import aotinductor
+from training.engines.aotinductor import this_cpu
 from training.engines.formats import EngineSettings
 from training.refreshing.latency import measure
 from training.refreshing.publishing import engines_like
@@ -56,6 +60,35 @@ def test_a_plan_is_built_again_for_the_same_target(tmp_path: Path) -> None:
         container="26.07-py3",
         max_batch=128,
     )
+
+
+def package(part: str, **versions: str) -> Engine:
+    """An AOTInductor package for a CPU, in bf16."""
+    made = {"part": part, "format": "aotinductor", "precision": "bf16", "backend": "python"}
+    return convert({**made, "file": PLAN.file, "versions": versions}, Engine, "an engine")
+
+
+def test_packages_are_compiled_again_for_the_same_cpu(tmp_path: Path) -> None:
+    parts = [package(part, cpu="AVX2", torch="2.13.0") for part in ("encoder", "decoder")]
+    expected = EngineSettings(format="aotinductor", precision="bf16", cpu="AVX2")
+    assert engines_like(manifest(tmp_path, *parts)) == expected
+
+
+def test_packages_of_a_cpu_that_is_not_here_are_refused_before_compiling(tmp_path: Path) -> None:
+    settings = EngineSettings(format="aotinductor", cpu="another")
+    with pytest.raises(ContractError, match=r"a CPU with another: .*this machine, which has "):
+        aotinductor.save(lively_model(), tmp_path, settings, "omtp")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("versions", [{"cpu": "another"}, {"cpu": this_cpu(), "torch": "1.0.0"}])
+def test_code_of_another_cpu_or_torch_is_never_loaded(
+    tmp_path: Path, versions: dict[str, str]
+) -> None:
+    engines = (package("encoder", **versions), package("decoder", **versions))
+    name, built = list(versions.items())[-1]
+    found = measure(tmp_path, engines, tmp_path, engines, REQUEST, 4)
+    assert re.search(rf"compiled for .*{name}.* {built}; this machine has ", found.why, re.I)
 
 
 def test_engines_that_cannot_run_here_are_not_timed_and_say_why(tmp_path: Path) -> None:

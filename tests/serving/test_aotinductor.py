@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import gettempdir
 
 import numpy as np
 import pytest
@@ -72,6 +75,20 @@ def test_packages_pass_the_parity_gates_themselves(engines: Path) -> None:
     for engine in found.engines:
         assert (engine.format, engine.compute_capability) == ("aotinductor", this_gpu())
         assert ("cpu" in engine.versions) == (this_gpu() is None)
+
+
+@pytest.mark.skipif(
+    not aotinductor.compiler_options(aotinductor.this_cpu()).get("cpp.march"),
+    reason="this torch compiles for the machine alone, or it is no x86",
+)
+def test_code_is_for_all_cpus_of_the_name(engines: Path) -> None:
+    """And not for the model of this one: the flags that torch noted in the package."""
+    level = aotinductor.compiler_options(aotinductor.this_cpu())["cpp.march"]
+    for file in aotinductor.FILES.values():
+        with zipfile.ZipFile(engines / file) as package:
+            sources = [package.read(name) for name in package.namelist() if name.endswith(".cpp")]
+        flags = {flag for text in sources for flag in re.findall(rb"-march=(\S+)", text)}
+        assert flags == {str(level).encode()}
 
 
 def test_batches_and_buckets_of_any_size(engines: Path) -> None:
@@ -166,12 +183,23 @@ def test_triton_serves_packages_by_the_python_backend(engines: Path, tmp_path: P
                 wrong += int((got != expected.order_BN.numpy()).any(1).sum())
             return wrong
 
+        left = [path for path in Path(gettempdir()).glob("aotinductor_*") if _is_of(path, engines)]
+        assert not left, "what was unpacked is removed once it is loaded"
         with ThreadPoolExecutor(8) as pool:
             assert sum(pool.map(differing, [1, 2, 3, 1, 5, 1, 8, 1])) == 0
 
 
 def _random(generator: torch.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return torch.randint(0, 4, shape, generator=generator, dtype=torch.int32).numpy()
+
+
+def _is_of(unpacked: Path, engines: Path) -> bool:
+    """Whether a folder holds the code of these packages; others may run on this machine, too."""
+    names: set[str] = set()
+    for file in aotinductor.FILES.values():
+        with zipfile.ZipFile(engines / file) as package:
+            names |= {name.rpartition("/")[2] for name in package.namelist()}
+    return any(path.name in names for path in unpacked.rglob("*.so"))
 
 
 def _ask(

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from contracts.engine_fit import EngineMismatchError, ServingMachine
+from contracts.engine_fit import EngineMismatchError, ServingMachine, check_engines_fit
 from contracts.reading import ContractError
-from contracts.releases import verify_release
-from deploy.served_repository import add_release, models_of
+from contracts.releases import ReleaseManifest, verify_release
+from deploy.served_repository import add_release, local_triton, models_of
 from deploy.triton_install import StackError
 from tests.serving.toy_engines import SPEC
 from training.release.installing import install, uninstall
@@ -160,13 +161,18 @@ def test_engines_of_another_format_than_the_profile(
 
 def test_what_is_said_goes_before_what_is_found() -> None:
     environment = {"NVIDIA_TRITON_SERVER_VERSION": "26.07", "TRT_VERSION": "10.13.2.6"}
-    found = this_machine(environment, compute_capability="8.9", cpu="AVX2")
+    found = this_machine(environment, compute_capability="8.9", cpu="AVX2", torch="2.12.0")
     assert found == ServingMachine(
-        compute_capability="8.9", cpu="AVX2", container="26.07", tensorrt="10.13.2.6"
+        compute_capability="8.9",
+        cpu="AVX2",
+        container="26.07",
+        tensorrt="10.13.2.6",
+        torch="2.12.0",
     )
     said = this_machine(environment, compute_capability="9.0", container="26.08-py3", cpu=None)
     assert (said.compute_capability, said.container) == ("9.0", "26.08-py3")
     assert said.cpu is not None
+    assert said.torch == torch.__version__
     assert msgspec.structs.replace(said, backends=ALL).backends == ALL
 
 
@@ -184,3 +190,20 @@ def test_a_machine_is_asked_by_nvidia_smi(tmp_path: Path, monkeypatch: pytest.Mo
     program.write_text("#!/bin/sh\nprintf '8.9\\n9.0\\n'\n")
     with pytest.raises(ContractError, match=r"8\.9, 9\.0 are here.*--compute-capability"):
         this_machine({}, cpu="AVX2")
+
+
+def test_the_local_triton_knows_its_cpu_and_torch(gpu_release: Path) -> None:
+    """Both ways to it, ``up --release`` and ``load``, compare compiled engines with these."""
+
+    def compiled(cpu: str, version: str) -> ReleaseManifest:
+        manifest = verify_release(gpu_release)
+        found = {"format": "aotinductor", "backend": "python"}
+        found |= {"versions": {"cpu": cpu, "torch": version}}
+        engines = tuple(msgspec.structs.replace(one, **found) for one in manifest.engines)
+        return msgspec.structs.replace(manifest, profile="cpu", engines=engines)
+
+    here = compiled(torch.backends.cpu.get_cpu_capability(), torch.__version__)
+    check_engines_fit(here, local_triton(here))
+    for other in (compiled("another", torch.__version__), compiled("", "1.0.0")):
+        with pytest.raises(EngineMismatchError, match=r"was built for .*this machine has"):
+            check_engines_fit(other, local_triton(other))

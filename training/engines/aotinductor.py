@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from contracts.engine_fit import public_version
 from contracts.features import MAX_CANDIDATES
 from contracts.reading import ContractError
 from contracts.releases import Engine
@@ -34,6 +35,9 @@ from training.engines.parity import Engines
 from training.engines.plan_builder import this_gpu
 from training.engines.torchscript import EncoderEngine
 from training.model.gen_reranker import GenReranker
+
+#: Names of torch for x86 -> the level of the architecture, and the bits of its vectors.
+_LEVELS = {"AVX512": ("x86-64-v4", 512), "AVX2": ("x86-64-v3", 256)}
 
 FILES = {"encoder": "encoder.pt2", "decoder": "decoder.pt2"}
 
@@ -102,7 +106,7 @@ class SeededDecoder(nn.Module):
 
 def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
     """Of the seam (``formats.py``)."""
-    here = this_gpu()
+    here, cpu = this_gpu(), this_cpu()
     if mode == "verified":
         raise ContractError(
             "verified decoding settles as many items as the data allows, which no package can; "
@@ -112,6 +116,11 @@ def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode)
         raise ContractError(
             f"compute capability {settings.compute_capability}: AOTInductor compiles for this "
             f"machine, which has {here or 'no GPU'}; run it where that GPU is"
+        )
+    if settings.cpu not in (None, cpu):
+        raise ContractError(
+            f"a CPU with {settings.cpu}: AOTInductor compiles for this machine, which has "
+            f"{cpu}; run it on such a CPU"
         )
     if here is None and shutil.which("g++") is None:
         raise ContractError("AOTInductor needs a C++ compiler for the CPU; install g++")
@@ -129,7 +138,7 @@ def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode)
     compile_package(seeded, inputs, (*most, rules), folder / FILES["decoder"], device)
     versions = {"torch": str(torch.__version__)}
     if here is None:
-        versions["cpu"] = torch.backends.cpu.get_cpu_capability()
+        versions["cpu"] = cpu
     engines = tuple(
         Engine(
             part=part,  # type: ignore[arg-type]
@@ -158,6 +167,15 @@ def load(folder: Path, engines: Sequence[Engine], list_size: int) -> Engines:
                 f"{path}: compiled for compute capability {engine.compute_capability or 'none'}; "
                 f"this machine has {here or 'no GPU'}"
             )
+        # Before its code is loaded: an instruction that is not there ends the process.
+        for what, built, has in (
+            ("a CPU with ", engine.versions.get("cpu"), this_cpu()),
+            ("torch ", engine.versions.get("torch"), str(torch.__version__)),
+        ):
+            if built is not None and public_version(built) != public_version(has):
+                raise ContractError(
+                    f"{path}: compiled for {what}{built}; this machine has {has}; export again here"
+                )
         try:
             found[engine.part] = load_package(path)
         except Exception as error:
@@ -188,6 +206,26 @@ def load_package(path: Path) -> Callable[[list[Tensor]], list[Tensor]]:
     """A compiled module, loaded as handlers/triton_backend.py does, and for its reasons."""
     package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
     return package.boxed_run
+
+
+def this_cpu() -> str:
+    """Instruction set of this machine as torch names it: AVX2, AVX512, DEFAULT, ..."""
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
+def compiler_options(cpu: str) -> dict[str, object]:
+    """Inductor's options for code that runs on every CPU of one name, and not on this one alone.
+
+    By itself it compiles for the very model of CPU that is here (``-march=native``), whose code
+    can end the process on another that torch calls by the same name.
+    """
+    if cpu not in _LEVELS:
+        return {}  # not an x86
+    march, bits = _LEVELS[cpu]
+    options: dict[str, object] = {"cpp.simdlen": bits}
+    if hasattr(torch._inductor.config.cpp, "march"):  # since 2.13
+        options["cpp.march"] = march
+    return options
 
 
 def _places(candidates: int, device: torch.device) -> Tensor:
@@ -226,7 +264,11 @@ def compile_package(
         if device == "cpu":
             program = program.run_decompositions({_ATTENTION: spelled_out})
         try:
-            torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+            torch._inductor.aoti_compile_and_package(
+                program,
+                package_path=str(path),
+                inductor_configs=compiler_options(this_cpu()) if device == "cpu" else None,
+            )
         except Exception as error:
             raise ContractError(
                 f"AOTInductor could not compile {type(module).__name__}: {error}"

@@ -38,6 +38,7 @@ class EngineSettings(Strict, kw_only=True, frozen=True):
             target.
         precision: of matrix products and attention; scores, masks and choices stay in fp32.
         compute_capability: "8.9" and so on; None is the GPU of this machine, or its CPU.
+        cpu: instruction set of compiled code for a CPU ("AVX2"); None is this machine's.
         container: tag of the container that serves, e.g. "26.07-py3"; recorded, and compared
             before loading.
         max_batch: rows of one call.
@@ -46,6 +47,7 @@ class EngineSettings(Strict, kw_only=True, frozen=True):
     format: Format = "torchscript"
     precision: Precision = "fp32"
     compute_capability: str | None = None
+    cpu: str | None = None
     container: str | None = None
     max_batch: int = 64
 

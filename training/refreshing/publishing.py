@@ -56,6 +56,8 @@ def engines_like(manifest: ReleaseManifest) -> EngineSettings:
     encoder = next(engine for engine in manifest.engines if engine.part == "encoder")
     kept = ("format", "precision", "compute_capability", "container", "max_batch")
     stated = {name: value for name in kept if (value := getattr(encoder, name)) is not None}
+    if "cpu" in encoder.versions:
+        stated["cpu"] = encoder.versions["cpu"]
     return convert(stated, EngineSettings, f"{manifest.name}: its encoder engine")
 
 

@@ -28,6 +28,7 @@ from contracts.features import FeatureSpec
 from contracts.reading import ContractError
 from contracts.releases import (
     DataVersion,
+    Engine,
     Gate,
     Parents,
     verify_release,
@@ -133,6 +134,7 @@ def publish(
                     {engine.part: engine.tensors for engine in engines.engines},
                     engines.engine("encoder").compute_capability is not None,
                     engines.engine("encoder").format,
+                    _compiled_for(engines.engine("encoder")),
                 )
                 build(staging, engines_folder, engines, facts, serving, report, on_step)
                 fsync_tree(staging)
@@ -182,6 +184,13 @@ def _width(folder: Path, engines: EnginesFile, spec: FeatureSpec) -> int:
     if engines.width is None:
         raise ContractError(f"{folder}: engines.json has no width; export again")
     return engines.width
+
+
+def _compiled_for(encoder: Engine) -> dict[str, str]:
+    """CPU and torch that a package must find; TorchScript runs on any."""
+    if encoder.format != "aotinductor":
+        return {}
+    return {name: encoder.versions[name] for name in ("cpu", "torch") if name in encoder.versions}
 
 
 def _sha256(engines: EnginesFile) -> dict[str, str]:

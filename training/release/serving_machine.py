@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 
 import msgspec
 
@@ -36,6 +37,7 @@ def this_machine(
         cpu=None if "cpu" in given else _cpu(),
         container=environment.get(CONTAINER),
         tensorrt=environment.get(TENSORRT),
+        torch=None if "torch" in given else _torch(),
     )
     return msgspec.structs.replace(found, **given)
 
@@ -63,3 +65,10 @@ def _cpu() -> str | None:
     except ImportError:  # a machine that only installs releases
         return None
     return str(torch.backends.cpu.get_cpu_capability())
+
+
+def _torch() -> str | None:
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return None

@@ -29,6 +29,7 @@ class ReleaseFacts:
             differ from the base configuration's.
         on_gpu: whether aoti packages were compiled for a GPU.
         format: of the encoder's and the decoder's engine.
+        versions: of what compiled them, where they run with nothing else: ``cpu`` and ``torch``.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ReleaseFacts:
     tensors: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     on_gpu: bool = False
     format: str = "torchscript"
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_name(release: str, part: Part) -> str:
@@ -216,6 +218,7 @@ def _engine_parameters(
     if profile.backends[part] != "python":
         return parameters  # the backend reads none of them: they are for people
     parameters["engine_file"] = ENGINE_FILES[facts.format]
+    parameters |= {f"engine_{name}": version for name, version in facts.versions.items()}
     parameters["intra_op_threads"] = str(settings.intra_op_threads)
     parameters["max_candidates"] = str(facts.spec.max_candidates)
     if part == "encoder":
