@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -28,7 +29,9 @@ from handlers.client import RerankClient
 from handlers.rerank_base import CHANNEL_OPTIONS
 from handlers.rerank_metrics import RerankMetrics
 from handlers.rerank_wire import infer_request
+from training.engines.aotinductor import load_package
 from training.engines.torchscript import load_engine
+from training.release.profiles import ENGINE_FILES
 
 FLOOR_MODELS = Path(__file__).resolve().parent / "floor_models"
 FLOOR, FLOOR_STEPS = "floor", ("floor_first", "floor_second")
@@ -135,7 +138,7 @@ def engines_alone(
 ) -> Callable[[], object]:
     """A call of the engines that the stack serves (profile ``cpu``), without a server."""
     encoder, decoder = (
-        load_engine(stack.home.repository / f"gref_{release}_{part}" / "1" / "model.pt")
+        _engine(stack.home.repository / f"gref_{release}_{part}" / "1")
         for part in ("encoder", "decoder")
     )
     rows = len(batch.count)
@@ -149,6 +152,15 @@ def engines_alone(
             return decoder(*encoder(*first), *rest)
 
     return call
+
+
+def _engine(version: Path) -> Callable[..., Any]:
+    """TorchScript or a package, as the python backend finds it."""
+    package = version / ENGINE_FILES["aotinductor"]
+    if package.exists():
+        run = load_package(package)
+        return lambda *inputs: run(list(inputs))
+    return load_engine(version / ENGINE_FILES["torchscript"])
 
 
 def _take_turns(

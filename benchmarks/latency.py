@@ -25,10 +25,11 @@ from benchmarks.grpc_floor import GrpcFloor, measure_grpc_floor
 from benchmarks.peer_timing import clock_of, make_folders
 from benchmarks.random_release import publish_random, random_request
 from benchmarks.rounds import Clock
-from contracts.reading import write_json
+from contracts.reading import convert, write_json
 from deploy.local_triton import LocalTriton
 from deploy.triton_process import Ports
 from training.command import exit_codes
+from training.engines.formats import EngineSettings
 from training.model.gen_reranker import GenReranker
 from training.settings import ModelSettings
 
@@ -71,6 +72,7 @@ def main(
     calls: Annotated[int, typer.Option(min=10, help="gRPC calls of each kind.")] = 300,
     threads: Annotated[int, typer.Option(min=1, help="torch threads.")] = 1,
     grpc: Annotated[bool, typer.Option(help="Also measure on a real Triton.")] = True,
+    serve: Annotated[str, typer.Option(help="What that serves: one of --engine.")] = "torchscript",
     json: Annotated[
         Optional[Path], typer.Option("--json", "--out", help="JSON file of all rows.")
     ] = None,
@@ -84,6 +86,8 @@ def main(
         engines = ("eager", *(engine or ["torchscript"]))
         if unknown := [name for name in engines if name not in FORMATS]:
             raise ValueError(f"--engine {unknown[0]}; allowed: {', '.join(FORMATS[1:])}")
+        if serve not in FORMATS[1:]:
+            raise ValueError(f"--serve {serve}; allowed: {', '.join(FORMATS[1:])}")
         read = clock_of(clock, "cpu", threads)
         make_folders(json)
         torch.set_num_threads(threads)
@@ -105,16 +109,20 @@ def main(
         floors: list[GrpcFloor] = []
         if grpc:
             with tempfile.TemporaryDirectory() as folder, console.status("measuring over gRPC"):
-                floors = over_grpc(Path(folder), tuple(candidates or (30, 100, 500)), calls)
+                shown = tuple(candidates or (30, 100, 500))
+                floors = over_grpc(Path(folder), shown, calls, serve)
             console.print(_grpc_table(floors))
         if json is not None:
             both = {"engines": msgspec.to_builtins(rows), "grpc": msgspec.to_builtins(floors)}
             write_json(json, {"clock": read, "matrix_rate": rate, **both})
 
 
-def over_grpc(folder: Path, candidates: tuple[int, ...], calls: int) -> list[GrpcFloor]:
+def over_grpc(
+    folder: Path, candidates: tuple[int, ...], calls: int, engine: str = "torchscript"
+) -> list[GrpcFloor]:
     """Publish a model of random weights, serve it, and measure each number of candidates."""
-    release = publish_random(folder, LIST_SIZE, candidates)
+    settings = convert({"format": engine}, EngineSettings, "--serve")
+    release = publish_random(folder, LIST_SIZE, candidates, settings)
     with LocalTriton(folder / "stack", ports=Ports(http=0, grpc=0, metrics=0)) as triton:
         triton.load(release)
         return [

@@ -12,13 +12,19 @@ from contracts.encoding import FeatureEncoder
 from contracts.releases import DataVersion
 from contracts.slates import Candidate, RerankRequest
 from training.checkpoint import Checkpoint
+from training.engines.formats import EngineSettings
 from training.export import export_engines
 from training.model.gen_reranker import GenReranker
 from training.release.publishing import publish
 from training.settings import ModelSettings, TrainingSettings
 
 
-def publish_random(folder: Path, list_size: int, candidates: Sequence[int]) -> Path:
+def publish_random(
+    folder: Path,
+    list_size: int,
+    candidates: Sequence[int],
+    engine: EngineSettings | None = None,
+) -> Path:
     """Export and publish a model, its parity checked at each number of candidates."""
     spec = bench_spec(list_size)
     torch.manual_seed(0)
@@ -35,7 +41,7 @@ def publish_random(folder: Path, list_size: int, candidates: Sequence[int]) -> P
     encoder = FeatureEncoder(spec)
     some = [encoder.encode([random_request(m, list_size)] * 2) for m in candidates]
     data = DataVersion(dataset="random", fingerprint="random")
-    export_engines(checkpoint, some, data, folder / "engines")
+    export_engines(checkpoint, some, data, folder / "engines", engine=engine)
     return publish(folder / "engines", folder / "releases")
 
 
