@@ -53,7 +53,7 @@ DAYS = ("valid_from", "test_from", "test_until")
 #: Which options a source takes, beside those that all take.
 OPTIONS = {
     SourceName.simulator: ("list_size", "lists", "world"),
-    SourceName.kuairand: ("input", "list_size", "earlier_until", *DAYS),
+    SourceName.kuairand: ("input", "list_size", "shown", "earlier_until", *DAYS),
     SourceName.avito: ("input", "list_size", "clicked_only", *DAYS),
 }
 
@@ -69,6 +69,10 @@ def prepare(
     list_size: Annotated[
         Optional[int],
         typer.Option(min=2, max=64, help="Length of lists; the source's own if left."),
+    ] = None,
+    shown: Annotated[
+        Optional[int],
+        typer.Option(min=2, help="KuaiRand: the first so many of a list count as shown; else all."),
     ] = None,
     lists: Annotated[
         Optional[int], typer.Option(min=1, help="Simulator: number of requests (20000).")
@@ -104,6 +108,7 @@ def prepare(
     given: dict[str, Any] = {
         "input": input,
         "list_size": list_size,
+        "shown": shown,
         "lists": lists,
         "world": world,
         "earlier_until": earlier_until,

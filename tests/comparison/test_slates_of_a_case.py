@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from contracts.datasets import read_dataset
-from training.comparison.cases import CASES, slates_of
+from contracts.reading import ContractError
+from tests.sources.kuairand_files import log_rows, sequence_rows, write
+from training.comparison.cases import CASES, slates_of, whole_of
 from training.comparison.gref import Gref, untrained
-from training.comparison.running import slates_in
+from training.comparison.running import slates_in, with_feedback_of
 from training.comparison.utilities import BLEND
 from training.losses.likelihood import list_log_probs
 from training.objectives import RerankDpoObjective
@@ -64,6 +66,25 @@ def test_shuffled_slates_have_another_folder_and_the_same_test(tmp_path: Path) -
     real, shuffled = slates_in(plain), slates_in(control)
     np.testing.assert_array_equal(real.test.feedback, shuffled.test.feedback)
     assert (real.train.feedback != shuffled.train.feedback).any()
+
+
+def test_systems_are_judged_by_all_feedback_and_trained_on_what_was_shown(tmp_path: Path) -> None:
+    write(
+        tmp_path / "in", log_rows(days=("2022-04-26", "2022-05-01", "2022-05-03")), sequence_rows()
+    )
+    case = msgspec.structs.replace(CASES["kuairand-30"], list_size=6, shown=2)
+    whole = whole_of(case)
+    assert whole is not None
+    made = [slates_of(one, tmp_path, tmp_path / "in") for one in (case, whole)]
+    slates, full = slates_in(*made), slates_in(made[1])
+    assert slates.train.exposed.shape[1] == slates.valid.exposed.shape[1] == 2
+    assert slates.judged.exposed.shape[1] == slates.test.exposed.shape[1] == 6
+    assert slates.test.spec.list_size == 2
+    np.testing.assert_array_equal(slates.test.feedback, full.test.feedback)
+    np.testing.assert_array_equal(slates.valid.exposed, slates.judged.exposed[:, :2])
+    np.testing.assert_array_equal(slates.test.item_dense, full.test.item_dense)
+    with pytest.raises(ContractError, match="not of the same requests"):
+        with_feedback_of(slates.valid, full.test)
 
 
 @pytest.mark.parametrize("factorisation", ["block", "head_1"])

@@ -67,6 +67,20 @@ def test_every_row_is_in_a_list_in_the_earlier_slice_or_dropped(
     assert len({one.request_id for one in found}) == len(found)
 
 
+def test_only_the_first_of_a_list_count_as_shown(
+    both: Path, made: tuple[list[Slate], Tally]
+) -> None:
+    """The requests stay as they are; what they hold of the rest's feedback is gone."""
+    part, _ = slates(both, shown=2)
+    assert inputs(part) == inputs(made[0])
+    for one, whole in zip(part, made[0]):
+        assert one.exposed == whole.exposed[:2]
+        assert one.feedback == tuple(f for f in whole.feedback if f.position < 2)
+    assert KuaiRand(both, msgspec.structs.replace(SETTINGS, shown=2)).spec.list_size == 2
+    with pytest.raises(ValueError, match="shown is 5; allowed"):
+        msgspec.structs.replace(SETTINGS, shown=5)
+
+
 def test_feedback_is_what_the_log_says(both: Path, made: tuple[list[Slate], Tally]) -> None:
     log = {(str(r["user_id"]), str(r["video_id"]), r["time_ms"]): r for r in log_rows(days=DAYS)}
     checked = 0

@@ -27,7 +27,8 @@ class Case(Strict, kw_only=True, frozen=True):
         primary: the metric that decides, one of those of docs/evaluation.md.
         world: of a simulated case; None for KuaiRand.
         lists: requests of a simulated case.
-        list_size: of pseudo-lists.
+        list_size: of pseudo-lists. shown: how many of them count as shown in training (0: all);
+            systems are judged with the feedback of all.
         seed: draws the slates; training has seeds of its own.
         utility: what U stands for (training/comparison/utilities.py).
         share: of the train lists that are kept.
@@ -42,6 +43,7 @@ class Case(Strict, kw_only=True, frozen=True):
     world: WorldSettings | None = None
     lists: int = 20_000
     list_size: int = 0
+    shown: int = 0
     seed: int = 11
     utility: Utility = "own"
     share: float = 1.0
@@ -50,8 +52,9 @@ class Case(Strict, kw_only=True, frozen=True):
 
     def identity(self) -> str:
         """A hash of what its slates depend on."""
-        drawn = self.source, self.world, self.lists, self.list_size, self.seed, self.utility
-        return stable_hash([msgspec.to_builtins(one) for one in (*drawn, self.share)])
+        other = "name", "title", "primary", "gref", "peers"
+        plain = msgspec.to_builtins(self)
+        return stable_hash({name: value for name, value in plain.items() if name not in other})
 
 
 TRUE_CLICKS = "true click"
@@ -67,13 +70,15 @@ def _world(name: str, title: str, preset: str, **changes: Any) -> Case:
     )
 
 
-def _kuairand(list_size: int) -> Case:
+def _kuairand(list_size: int, shown: int = 0) -> Case:
     return Case(
         name=f"kuairand-{list_size}",
-        title=f"KuaiRand-Pure, pseudo-lists of {list_size}, 3-4 May",
+        title=f"KuaiRand-Pure, pseudo-lists of {list_size}"
+        f"{f', {shown} of them shown in training,' if shown else ','} 3-4 May",
         primary="ndcg@10",
         source="kuairand",
         list_size=list_size,
+        shown=shown,
     )
 
 
@@ -98,6 +103,7 @@ CASES = {
     for case in (
         _kuairand(6),
         _kuairand(10),
+        _kuairand(30, shown=10),
         _world("plain", "no list effect, every position is looked at", "plain"),
         _world("position", "position only", "position"),
         _world("fatigue", "redundancy that tires the eye", "noisy"),
@@ -145,11 +151,20 @@ def slates_of(case: Case, work: Path, kuairand: Path | None, shuffled: bool = Fa
     return folder
 
 
+def whole_of(case: Case) -> Case | None:
+    """The case whose slates have the feedback of every candidate; None where its own have."""
+    if not case.shown:
+        return None
+    return msgspec.structs.replace(case, name=f"{case.name}-whole", shown=0)
+
+
 def _source(case: Case, kuairand: Path | None) -> Source:
     if case.world is not None:
         settings = SimulatorSettings(world=case.world, lists=case.lists, seed=case.seed)
         return with_utility(Simulator(settings), case.utility)
     if kuairand is None:
         raise ValueError(f"case {case.name} needs --kuairand, the folder of KuaiRand-Pure's files")
-    given = {"input": kuairand, "list_size": case.list_size}
+    given: dict[str, Any] = {"input": kuairand, "list_size": case.list_size}
+    if case.shown:
+        given["shown"] = case.shown
     return with_utility(make_source(SourceName.kuairand, case.seed, given), case.utility)

@@ -37,7 +37,7 @@ def lists_of(fitted: Fitted, slates: SlateArrays, batch_size: int = 512) -> Orde
 
 def held_out_score(orders: Orders, slates: Slates, case: Case) -> float:
     """The score of lists of the valid slates; higher is better."""
-    valid = slates.valid
+    valid = slates.judged
     if bool((valid.count <= (valid.exposed >= 0).sum(1)).all()):
         n = orders.shape[1]
         per_list = evaluate_orders(orders, valid.exposed, valid.utility, ks=(n,))

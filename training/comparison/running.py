@@ -7,15 +7,16 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from contracts.datasets import read_dataset
 from contracts.reading import ContractError
-from training.comparison.cases import Case, slates_of
+from training.comparison.cases import slates_of, whole_of
 from training.comparison.code_state import code_state
 from training.comparison.gref import Gref, untrained
 from training.comparison.jobs import Job, Known, Plan, seconds_left
@@ -23,7 +24,7 @@ from training.comparison.judging import held_out_score, lists_of
 from training.comparison.measuring import latency, machine, measure
 from training.comparison.store import Row, Store
 from training.comparison.system import Slates
-from training.data.arrays import load_slates
+from training.data.arrays import SlateArrays, load_slates
 
 #: What one training may raise without ending the others.
 FAILURES = (ContractError, ValueError, FloatingPointError, RuntimeError, OSError)
@@ -85,7 +86,12 @@ class Runner:
     def _do(self, job: Job) -> None:
         folder = self.work / "jobs" / job.key()
         shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
-        slates = slates_in(slates_of(job.case, self.work, self.kuairand, job.control == "shuffled"))
+        shuffled = job.control == "shuffled"
+        full = whole_of(job.case)
+        slates = slates_in(
+            slates_of(job.case, self.work, self.kuairand, shuffled),
+            full and slates_of(full, self.work, self.kuairand),
+        )
         began = time.process_time()
         trained = job.system.fit(slates, job.settings, job.seed, folder)
         seconds = time.process_time() - began
@@ -108,7 +114,7 @@ class Runner:
             machine=machine(),
         )
         if job.role == "trial":
-            score = held_out_score(lists_of(trained.fitted, slates.valid), slates, job.case)
+            score = held_out_score(lists_of(trained.fitted, slates.judged), slates, job.case)
             self.store.add(_replace(row, held_out=score))
         else:
             reference = untrained(slates.test, Gref.defaults(job.case))
@@ -127,21 +133,35 @@ class Runner:
 
 
 @lru_cache(maxsize=1)
-def slates_in(folder: Path) -> Slates:
-    """A prepared folder as arrays; the last one is kept."""
+def slates_in(folder: Path, whole: Path | None = None) -> Slates:
+    """A prepared folder as arrays; the last one is kept.
+
+    Args:
+        whole: the same lists with the feedback of every candidate, to judge by.
+    """
     spec = read_dataset(folder)[1]
     train = load_slates(folder / "train", spec)
-    return Slates(
-        folder,
-        train,
-        load_slates(folder / "valid", spec, like=train),
-        load_slates(folder / "test", spec, like=train),
+    valid, test = (load_slates(folder / split, spec, like=train) for split in ("valid", "test"))
+    if whole is None:
+        return Slates(folder, train, valid, valid, test)
+    judged, test = (
+        with_feedback_of(one, load_slates(whole / split, read_dataset(whole)[1]))
+        for one, split in ((valid, "valid"), (test, "test"))
     )
+    return Slates(folder, train, valid, judged, test)
 
 
-def slates_for(case: Case, work: Path, kuairand: Path | None) -> Slates:
-    """The case's slates as arrays."""
-    return slates_in(slates_of(case, work, kuairand))
+def with_feedback_of(slates: SlateArrays, whole: SlateArrays) -> SlateArrays:
+    """Slates with the exposures and the feedback of the same requests in ``whole``.
+
+    Raises:
+        ContractError: other requests, or other candidates.
+    """
+    same = np.array_equal(slates.request_id, whole.request_id)
+    if not same or not np.array_equal(slates.items, whole.items):
+        raise ContractError("the slates with all feedback are not of the same requests")
+    nothing = np.full(whole.exposed.shape, np.nan)
+    return replace(slates, exposed=whole.exposed, feedback=whole.feedback, log_prob=nothing)
 
 
 @contextmanager

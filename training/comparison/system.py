@@ -20,11 +20,17 @@ SomeSettings = TypeVar("SomeSettings", bound=Strict)
 
 @dataclass(frozen=True)
 class Slates:
-    """A case's slates, on disk and as arrays."""
+    """A case's slates, on disk and as arrays.
+
+    Attributes:
+        valid: what systems choose their epoch on. judged: the same lists, with all the feedback
+            that the logs hold: trials are chosen on them. test has all the feedback, too.
+    """
 
     folder: Path
     train: SlateArrays
     valid: SlateArrays
+    judged: SlateArrays
     test: SlateArrays
 
 

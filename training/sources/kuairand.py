@@ -50,7 +50,7 @@ class KuaiRand:
 
     def __init__(self, folder: Path, settings: KuaiRandSettings) -> None:
         self._settings = settings
-        self.spec = kuairand_spec(settings.list_size)
+        self.spec = kuairand_spec(settings.shown or settings.list_size)
         self.split_times = SplitTimes(
             valid_from=settings.day("valid_from"), test_from=settings.day("test_from")
         )
@@ -94,7 +94,7 @@ class KuaiRand:
         lists = self._with_both_labels(lists, exposures, tally)
         tally.keep("exposures in lists", lists.size)
         quality = {split: OrderQuality() for split in SPLITS}
-        builder = SlateBuilder(exposures, past, ranker)
+        builder = SlateBuilder(exposures, past, ranker, self._settings.shown)
         for first in range(0, len(lists), BLOCK_LISTS):
             for slate in builder.slates(lists[first : first + BLOCK_LISTS]):
                 quality[self.split_times.of(slate.time)].add(slate, self.spec.utility)

@@ -17,6 +17,8 @@ class KuaiRandSettings(Strict, kw_only=True, frozen=True):
 
     Attributes:
         list_size: length of the lists, all of whose items are candidates.
+        shown: only the first so many of a list, in time, count as shown; the others are candidates
+            without feedback. 0: all of them.
         sequences_until: the day on which the sequences end; log rows before it are theirs.
         earlier_until: without sequences, the log before this day is the earlier slice.
         valid_from, test_from, test_until: where the held-out days begin and end.
@@ -24,6 +26,7 @@ class KuaiRandSettings(Strict, kw_only=True, frozen=True):
     """
 
     list_size: int = 6
+    shown: int = 0
     sequences_until: str = "2022-04-25"
     earlier_until: str = "2022-04-22"
     valid_from: str = "2022-05-01"
@@ -35,6 +38,10 @@ class KuaiRandSettings(Strict, kw_only=True, frozen=True):
     def __post_init__(self) -> None:
         if not 2 <= self.list_size <= 64:
             raise ValueError(f"list_size is {self.list_size}; allowed: 2 to 64")
+        if self.shown and not 2 <= self.shown <= self.list_size:
+            raise ValueError(
+                f"shown is {self.shown}; allowed: 2 to list_size ({self.list_size}), or 0 for all"
+            )
         names = ("earlier_until", "valid_from", "test_from", "test_until")
         if sorted(days := [self.day(name) for name in names]) != days:
             raise ValueError(f"days must ascend: {', '.join(names)}")

@@ -20,10 +20,17 @@ ITEM_NAMES = (*ITEM_NUMBERS, "length_class", *VIDEO_TEXT)
 
 
 class SlateBuilder:
-    """Turns lists of exposures into slates whose candidates the initial ranker has ordered."""
+    """Turns lists of exposures into slates whose candidates the initial ranker has ordered.
 
-    def __init__(self, exposures: Exposures, past: PastFeatures, ranker: InitialRanker) -> None:
+    Args:
+        count: how many exposures of a list, the first in time, count as shown; 0: all.
+    """
+
+    def __init__(
+        self, exposures: Exposures, past: PastFeatures, ranker: InitialRanker, count: int = 0
+    ) -> None:
         self.exposures, self.past, self.ranker = exposures, past, ranker
+        self._count = count
         self._next: dict[int, int] = {}
 
     def slates(self, lists: Ints) -> Iterator[Slate]:
@@ -39,6 +46,7 @@ class SlateBuilder:
         columns = self._columns(ranked, numbers)
         given = np.argsort(-scores, axis=1, kind="stable")
         exposed = np.take_along_axis(np.argsort(given, axis=1), np.argsort(by_item, axis=1), axis=1)
+        count = self._count or lists.shape[1]
         for index, order in enumerate(given.tolist()):
             first = index * lists.shape[1]
             user = int(shown.user[first])
@@ -56,9 +64,9 @@ class SlateBuilder:
                     )
                     for column in order
                 ),
-                exposed=tuple(exposed[index].tolist()),
+                exposed=tuple(exposed[index, :count].tolist()),
                 user_features={name: columns[name][first] for name in USER_NAMES},
-                feedback=_feedback(shown, first, lists.shape[1]),
+                feedback=_feedback(shown, first, count),
             )
 
     def _columns(self, ranked: Exposures, numbers: dict[str, Floats]) -> dict[str, list[Scalar]]:
