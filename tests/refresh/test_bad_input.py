@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from contracts.champion import CHAMPION_FILE
+from contracts.reading import read_json, write_json
+from contracts.releases import MANIFEST, ReleaseManifest
 from contracts.slates import Slate
 from tests.refresh.refreshes import place, refreshed, table_of, tree
 from tests.refresh.traffic import append
@@ -61,6 +63,26 @@ def test_a_champion_that_is_missing_or_damaged(
     gone = refreshed(where, *options)
     assert gone.code == 2
     assert "r0001" in gone.output
+
+
+@pytest.mark.parametrize("options", [("--dry-run",), ()])
+def test_a_champion_whose_engines_cannot_be_built_here(
+    options: tuple[str, ...], releases: Path, table: Path, tmp_path: Path
+) -> None:
+    """Said before anything is trained."""
+    where = place(tmp_path, releases, table)
+    file = where.releases / "r0001" / MANIFEST
+    manifest = read_json(file, ReleaseManifest)
+    compiled = {"format": "aotinductor", "versions": {"cpu": "another", "torch": "1.0.0"}}
+    engines = tuple(msgspec.structs.replace(one, **compiled) for one in manifest.engines)
+    write_json(file, msgspec.structs.replace(manifest, engines=engines))
+    before = tree(where.releases)
+    wrong = refreshed(where, *options)
+    assert wrong.code == 2
+    assert "no engines like the champion's (r0001) can be built here" in one_line(wrong.output)
+    assert "a CPU with another: AOTInductor compiles for this machine" in one_line(wrong.output)
+    after = tree(where.releases)
+    assert {name: after[name] for name in before} == before
 
 
 def test_no_table(releases: Path, tmp_path: Path) -> None:

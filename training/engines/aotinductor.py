@@ -104,7 +104,7 @@ class SeededDecoder(nn.Module):
         return (*self.decoder.greedy(z, prior, temperature), torch.zeros_like(rules[2]))
 
 
-def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
+def check(settings: EngineSettings, mode: Mode) -> None:
     """Of the seam (``formats.py``)."""
     here, cpu = this_gpu(), this_cpu()
     if mode == "verified":
@@ -124,6 +124,12 @@ def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode)
         )
     if here is None and shutil.which("g++") is None:
         raise ContractError("AOTInductor needs a C++ compiler for the CPU; install g++")
+
+
+def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
+    """Of the seam (``formats.py``)."""
+    check(settings, mode)
+    here, cpu = this_gpu(), this_cpu()
     device = "cuda" if here else "cpu"
     block = 1 if mode == "one_at_a_time" else None
     seeded = SeededDecoder(model, settings.precision, block)

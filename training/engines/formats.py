@@ -83,6 +83,13 @@ class Saved:
 class EngineFormat(Protocol):
     """A module of training/engines that makes one format."""
 
+    def check(self, settings: EngineSettings, mode: Mode) -> None:
+        """Can engines be built here, with these settings? As ``save`` asks first.
+
+        Raises:
+            ContractError: no; what to do.
+        """
+
     def save(self, model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
         """Write the engines of a model into a folder.
 

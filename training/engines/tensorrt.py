@@ -41,13 +41,19 @@ class _Plan:
     tensors: dict[str, str] = field(default_factory=dict)
 
 
-def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
+def check(settings: EngineSettings, mode: Mode) -> None:
     """Of the seam (``formats.py``)."""
     if mode == "verified":
         raise ContractError(
             "verified decoding settles as many items as the data allows, which no plan can; "
             "allowed for tensorrt: --mode omtp or one_at_a_time"
         )
+    PlanBuilder(settings)
+
+
+def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
+    """Of the seam (``formats.py``)."""
+    check(settings, mode)
     block = 1 if mode == "one_at_a_time" else None
     builder = PlanBuilder(settings)
     encoder = _encoder_plan(model, builder)

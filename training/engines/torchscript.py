@@ -151,6 +151,10 @@ def load_engine(path: Path) -> torch.jit.ScriptModule:
     return engine.eval()
 
 
+def check(settings: EngineSettings, mode: Mode) -> None:
+    """Of the seam: TorchScript is compiled anywhere."""
+
+
 def save(model: GenReranker, folder: Path, settings: EngineSettings, mode: Mode) -> Saved:
     """Of the seam (``formats.py``): one file serves on CPU and on GPU, as the profile says."""
     save_engines(model, folder, mode)

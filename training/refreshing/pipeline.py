@@ -39,6 +39,7 @@ from training.refreshing.gates import evaluation_gates, latency_gate, training_g
 from training.refreshing.latency import Latency
 from training.refreshing.lock import refresh_lock
 from training.refreshing.publishing import (
+    check_rebuildable,
     export_candidate,
     measure_latency,
     publish_candidate,
@@ -104,6 +105,7 @@ def refresh(
         store = ReleaseStore(request.releases)
         if (done := _done_before(request, store, given, on_step)) is not None:
             return done
+        check_rebuildable(given.champion, settings)
         work = work_of(request, given)
         try:
             return _Refresh(request, settings, here, store, given, work, on_step).run()
@@ -129,6 +131,7 @@ def dry_run(
     gates: tuple[Gate, ...] = ()
     slates = 0
     if given.scope is not None:
+        check_rebuildable(given.champion, settings)
         on_step("slates")
         rows, dropped = usable_rows(
             given.table.rows(given.scope.first, given.scope.last), given.table.spec

@@ -10,7 +10,7 @@ from contracts.reading import ContractError, convert, write_json
 from contracts.releases import Gate, Parents, ReleaseManifest, settings_of
 from training.checkpoint import load_checkpoint
 from training.data.arrays import load_slates
-from training.engines.formats import EngineSettings
+from training.engines.formats import EngineSettings, engine_format
 from training.export import export_engines, requests_of
 from training.refreshing.candidate import BEST
 from training.refreshing.champion import Champion
@@ -59,6 +59,21 @@ def engines_like(manifest: ReleaseManifest) -> EngineSettings:
     if "cpu" in encoder.versions:
         stated["cpu"] = encoder.versions["cpu"]
     return convert(stated, EngineSettings, f"{manifest.name}: its encoder engine")
+
+
+def check_rebuildable(champion: Champion, settings: RefreshSettings) -> None:
+    """Before hours of training: can this machine build engines like the champion's?
+
+    Raises:
+        ContractError: no; says what it needs.
+    """
+    wanted = engines_like(champion.manifest)
+    try:
+        engine_format(wanted.format).check(wanted, settings.mode)
+    except ContractError as error:
+        raise ContractError(
+            f"no engines like the champion's ({champion.name}) can be built here: {error}"
+        ) from error
 
 
 def measure_latency(champion: Champion, champion_folder: Path, work: Work) -> Latency:
