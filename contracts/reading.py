@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import typing
+from collections import Counter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,9 @@ import msgspec
 import yaml
 
 T = TypeVar("T")
+
+#: In one mapping of a YAML file, merged ones included.
+MAX_KEYS = 10_000
 
 
 class ContractError(ValueError):
@@ -53,12 +57,18 @@ class _UniqueKeys(yaml.SafeLoader):
     """A SafeLoader to which a key given twice is an error; YAML's own would keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for key in own if own.count(key) > 1), None)
+        own = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = next((key for key, count in own.items() if count > 1), None)
         if twice is not None:
             raise ValueError(f"key {twice} is given twice{node.start_mark}")
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Bring merged keys (``<<``) in; merges of merges of merges could fill the memory."""
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_KEYS:
+            raise ValueError(f"more than {MAX_KEYS:,} keys in one mapping{node.start_mark}")
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

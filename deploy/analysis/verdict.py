@@ -1,9 +1,9 @@
 """What the figures mean, in words, and what to do next.
 
-In this order, the first that holds: a broken guardrail or a primary metric shown to be worse rolls
-back; a sample-ratio mismatch stops, for no figure can be believed; then too few units, or a
-guardrail that nobody measures, wait; a primary metric shown to be better ships; an interval that
-leaves no room for the smallest effect that matters, or the end of the time given, stops.
+In this order, the first that holds: a broken guardrail rolls back; a sample-ratio mismatch stops,
+for no figure can be believed; too few units wait; a primary metric shown to be worse rolls back,
+one shown to be better ships, or waits for a guardrail that nobody measures; an interval that leaves
+no room for the smallest effect that matters, or the end of the time given, stops.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def _reason(
             )  # fmt: skip
         return "ship", best.arm, (
             f"{best.metric} of {best.arm} is better than the control's; no guardrail is broken.",
-            f"Next: python deploy/rollout.py promote {name}.",
+            f"Next: python deploy/rollout.py promote {name}"
+            + (f" --arm {best.arm}." if len(experiment.treatments) > 1 else "."),
         )  # fmt: skip
     if primary and all(_is_futile(lift, stopping.mde) for lift in primary):
         return "stop", None, (

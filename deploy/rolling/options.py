@@ -150,7 +150,10 @@ def exit_codes() -> Iterator[None]:
     """2 with the cause on bad input, 3 where a check refused or a release is damaged."""
     try:
         yield
-    except (ContractError, PublishError, Refused, ValueError, OSError) as error:
+    except OSError as error:  # a full or read-only disk; what was half made is a HalfMadeError
+        complain("error", f"{error}; mend that, then run the command again")
+        raise typer.Exit(BAD_INPUT) from error
+    except (ContractError, PublishError, Refused, ValueError) as error:
         refused = isinstance(error, (DamagedError, Refused))
         complain("refused" if refused else "error", error)
         raise typer.Exit(REFUSED if refused else BAD_INPUT) from error

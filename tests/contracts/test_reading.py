@@ -104,6 +104,14 @@ def test_broken_json(tmp_path: Path, text: str, message: str) -> None:
     assert str(error.value).startswith(f"{file}: {message}")
 
 
+def merges_of_merges(levels: int = 12) -> str:
+    """A few hundred bytes that stand for 9 ** levels keys."""
+    lines = ["a0: &a0 {k: v}"]
+    for level in range(1, levels):
+        lines.append(f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 9)}]}}")
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -111,6 +119,7 @@ def test_broken_json(tmp_path: Path, text: str, message: str) -> None:
         ("", "field (top): Expected `object`, got `null`"),
         ("list_size: 3\nlist_size: 4", "not valid YAML: key list_size is given twice"),
         ("a: {b: 1, b: 2}", "not valid YAML: key b is given twice"),
+        (merges_of_merges(), "not valid YAML: more than 10,000 keys in one mapping"),
         ("a: !!python/object/apply:os.getcwd []", "not valid YAML"),
         ("a: 2026-02-31", "not valid YAML"),
         ("a: " + "[" * 10_000, "not valid YAML"),
