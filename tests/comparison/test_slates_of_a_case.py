@@ -72,7 +72,7 @@ def test_systems_are_judged_by_all_feedback_and_trained_on_what_was_shown(tmp_pa
     write(
         tmp_path / "in", log_rows(days=("2022-04-26", "2022-05-01", "2022-05-03")), sequence_rows()
     )
-    case = msgspec.structs.replace(CASES["kuairand-30"], list_size=6, shown=2)
+    case = msgspec.structs.replace(CASES["kuairand-10-to-5"], list_size=6, shown=2)
     whole = whole_of(case)
     assert whole is not None
     made = [slates_of(one, tmp_path, tmp_path / "in") for one in (case, whole)]

@@ -24,7 +24,7 @@ from training.evaluation.comparison import Result, compare
 from training.evaluation.metrics import evaluate_orders, given_order
 
 #: Metrics of each list that are kept, so that systems can be paired; ``auc`` comes from places.
-KEPT = ("ndcg@10", "ndcg_shown@10", "gauc")
+KEPT = ("ndcg@5", "ndcg@10", "ndcg_shown@10", "gauc")
 #: Metrics of a stored row, beside the true ones.
 SHOWN = (*KEPT, "auc", "map@10", "unshown_share")
 
