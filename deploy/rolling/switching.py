@@ -42,7 +42,8 @@ def switch(places: Places, change: Change, keep_note: bool = False) -> list[str]
         keep_note: leave the note, in stage "retire".
 
     Returns:
-        What a person should know: a champion that somebody else changed meanwhile.
+        What a person should know: a champion that somebody else changed meanwhile, a manifest that
+        somebody deleted.
 
     Raises:
         HalfMadeError: see there; the note stays, and any command tries again.
@@ -61,7 +62,7 @@ def finish(places: Places, change: Change, keep_note: bool = False) -> list[str]
             told += _move_champion(places, change.champion)
             write_undo(places)
         for one in change.edits:
-            _edit_manifest(places, one)
+            told += _edit_manifest(places, one)
     except (ContractError, PublishError, OSError) as error:
         raise HalfMadeError(
             f"clients read the new routing ({places.routing}), but: {error}; mend it, then run "
@@ -123,8 +124,10 @@ def _move_champion(places: Places, move: ChampionMove) -> list[str]:
     ]
 
 
-def _edit_manifest(places: Places, one: ManifestEdit) -> None:
+def _edit_manifest(places: Places, one: ManifestEdit) -> list[str]:
     path = places.manifest(one.name)
+    if not path.exists() and path.parent.is_dir():  # else no command could ever be finished again
+        return [f"{path} is gone; it would say that {one.name} is {one.state}"]
     experiment = read_experiment(path)
     after = running(experiment, one)
     if after != experiment:
@@ -138,3 +141,4 @@ def _edit_manifest(places: Places, one: ManifestEdit) -> None:
         assert read_experiment(path) == after
     if one.since is not None:
         add_stage(places.experiments, one.name, one.since, one.weights)
+    return []

@@ -273,6 +273,15 @@ def test_a_rollback_needs_no_manifest_that_is_whole(world: World) -> None:
     assert world.experiment().state == "stopped"
 
 
+def test_a_manifest_that_was_deleted_while_it_runs(world: World) -> None:
+    done(world, "start", "trial")
+    world.places.manifest("trial").unlink()
+    out = done(world, "rollback", "trial")
+    assert "trial.yaml is gone; it would say that trial is stopped" in out
+    assert world.routing().experiments == ()
+    assert "nothing to switch" in done(world, "promote", "r0001"), "and nothing is stuck"
+
+
 def test_routing_and_record_that_disagree(world: World) -> None:
     """Somebody moved the champion by hand: no start may take clients along unasked."""
     done(world, "promote", "r0001")
