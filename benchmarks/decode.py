@@ -18,10 +18,11 @@ from benchmarks.rounds import Clock, interleaved, ratio
 from contracts.features import Categorical, Dense, FeatureGroup, FeatureSpec, FeedbackKind
 from training.decoding.omtp import OmtpDecode
 from training.decoding.unrolled import UnrolledDecode
-from training.engines.aotinductor import FILES, WIDEST, compile_package, load_package
+from training.engines.aotinductor import FILES, WIDEST
 from training.engines.aotinductor import save as save_packages
 from training.engines.formats import EngineSettings
 from training.engines.onnx_graph import decoder_arguments
+from training.engines.packages import compile_package, load_package
 from training.engines.parity import no_rules
 from training.engines.torchscript import (
     EncoderEngine,

@@ -29,7 +29,7 @@ from handlers.client import RerankClient
 from handlers.rerank_base import CHANNEL_OPTIONS
 from handlers.rerank_metrics import RerankMetrics
 from handlers.rerank_wire import infer_request
-from training.engines.aotinductor import load_package
+from training.engines.packages import load_package
 from training.engines.torchscript import load_engine
 from training.release.profiles import ENGINE_FILES
 

@@ -15,8 +15,8 @@ from contracts.releases import Engine, ReleaseManifest
 from tests.model.tiny import lively_model
 from tests.serving.release_folders import make_release
 from training.engines import aotinductor
-from training.engines.aotinductor import this_cpu
 from training.engines.formats import EngineSettings
+from training.engines.packages import this_cpu
 from training.refreshing.latency import measure
 from training.refreshing.publishing import engines_like
 from training.release.store import ReleaseStore

@@ -15,11 +15,13 @@ import tritonclient.grpc as triton
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from benchmarks.grpc_floor import measure_grpc_floor
 from contracts.datasets import read_dataset
 from contracts.encoding import EncodedBatch
 from contracts.engine_fit import EngineMismatchError, ServingMachine
 from contracts.reading import ContractError
 from contracts.releases import CHECKPOINT, verify_release
+from contracts.slates import Candidate, RerankRequest
 from handlers.archive import make_archive
 from tests.model.tiny import SPEC, lively_model, model_settings
 from tests.serving.conftest import Served, local_triton
@@ -29,6 +31,7 @@ from training import export
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.engines import aotinductor
 from training.engines.formats import EngineSettings
+from training.engines.packages import compiler_options, this_cpu
 from training.engines.parity import Engines, answer, no_rules, seeded_rules
 from training.engines.plan_builder import this_gpu
 from training.engines.torchscript import eager_engines
@@ -78,12 +81,12 @@ def test_packages_pass_the_parity_gates_themselves(engines: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not aotinductor.compiler_options(aotinductor.this_cpu()).get("cpp.march"),
+    not compiler_options(this_cpu()).get("cpp.march"),
     reason="this torch compiles for the machine alone, or it is no x86",
 )
 def test_code_is_for_all_cpus_of_the_name(engines: Path) -> None:
     """And not for the model of this one: the flags that torch noted in the package."""
-    level = aotinductor.compiler_options(aotinductor.this_cpu())["cpp.march"]
+    level = compiler_options(this_cpu())["cpp.march"]
     for file in aotinductor.FILES.values():
         with zipfile.ZipFile(engines / file) as package:
             sources = [package.read(name) for name in package.namelist() if name.endswith(".cpp")]
@@ -187,6 +190,10 @@ def test_triton_serves_packages_by_the_python_backend(engines: Path, tmp_path: P
         assert not left, "what was unpacked is removed once it is loaded"
         with ThreadPoolExecutor(8) as pool:
             assert sum(pool.map(differing, [1, 2, 3, 1, 5, 1, 8, 1])) == 0
+        asked = tuple(Candidate(item=f"i{index}") for index in range(12))
+        request = RerankRequest(request_id="q", user="u", candidates=asked)
+        floor = measure_grpc_floor(stack, served.release, [request], calls=5, warmup=1)
+        assert floor.engines.p50 > 0, "the benchmark opens packages, too"
 
 
 def _random(generator: torch.Generator, shape: tuple[int, ...]) -> np.ndarray:
