@@ -25,7 +25,7 @@ M, N = 6, 3
 SPEC = FeatureSpec(
     user=FeatureGroup(dense=(Dense(name="age"),)),
     item=FeatureGroup(
-        categorical=(Categorical(name="colour", vocabulary=("red", "green", "blue"), width=4),),
+        categorical=(Categorical(name="colour", vocabulary=("red", "green", "blue"), width=16),),
         dense=(Dense(name="merit"),),
     ),
     list_size=N,
@@ -38,28 +38,36 @@ Truth = Callable[[SlateArrays, Ints], Floats]
 
 #: Settings with which a peer learns a toy within seconds.
 SMALL: dict[str, dict[str, Any]] = {
-    "dnn": {"width": 16, "layers": 1},
-    "dcn": {"width": 8, "layers": 1, "hidden": 32},
+    "dnn": {"width": 16, "layers": 1, "optim.epochs": 4},
+    "dcn": {"width": 8, "layers": 1, "hidden": 32, "optim.epochs": 4},
     "prm": {"width": 16, "layers": 1, "optim.learning_rate": 1e-2},
-    "edge_rerank": {"width": 16, "layers": 1, "beam": 3, "optim.epochs": 6},
-    "pier": {"width": 8, "layers": 1, "pool": 30, "keep": 20},
-    "seq2slate": {"width": 32, "layers": 1},
+    "edge_rerank": {"width": 16, "layers": 1, "beam": 3, "optim.epochs": 4},
+    "pier": {
+        "width": 16,
+        "layers": 1,
+        "pool": 30,
+        "keep": 20,
+        "optim.learning_rate": 1e-2,
+        "optim.batch_size": 32,
+        "optim.epochs": 6,
+    },
+    "seq2slate": {"width": 16, "layers": 1, "optim.learning_rate": 1e-2},
     "nar4rec": {
         "width": 16,
         "layers": 1,
-        "draws": 16,
-        "optim.epochs": 4,
+        "draws": 40,
+        "optim.epochs": 2,
         "evaluator.width": 16,
         "evaluator.layers": 1,
         "evaluator.dropout": 0.0,
         "evaluator.optim.learning_rate": 1e-2,
-        "evaluator.optim.epochs": 6,
+        "evaluator.optim.epochs": 4,
         "evaluator.optim.batch_size": 64,
         "evaluator.optim.warm_up_steps": 10,
     },
     "lambdamart": {"trees": 40},
 }
-OPTIM = OptimSettings(epochs=15, batch_size=64, learning_rate=5e-3, warm_up_steps=10, patience=9)
+OPTIM = OptimSettings(epochs=10, batch_size=64, learning_rate=5e-3, warm_up_steps=10, patience=9)
 
 
 def small(name: str, **changes: Any) -> Any:

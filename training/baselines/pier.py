@@ -57,8 +57,8 @@ class PierSettings(NetworkSettings, kw_only=True, frozen=True):
     SEARCH: ClassVar[dict[str, tuple[Any, ...]]] = {
         "optim.learning_rate": (3e-4, 1e-3, 3e-3),
         "layers": (1, 2),
-        "dropout": (0.0, 0.1),
-        "temperature": (0.3, 1.0),
+        "temperature": (0.3, 0.5, 1.0),
+        "pool": (100, 300),
         "keep": (10, 50),
     }
 

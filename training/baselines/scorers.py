@@ -48,6 +48,7 @@ class ScorerSettings(NetworkSettings, kw_only=True, frozen=True):
         "optim.learning_rate": (3e-4, 1e-3, 3e-3),
         "layers": (1, 2, 4),
         "dropout": (0.0, 0.1, 0.3),
+        "optim.weight_decay": (0.01, 0.1),
         "place_bias": (True, False),
     }
 
