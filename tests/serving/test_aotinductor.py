@@ -42,8 +42,8 @@ from training.release.publishing import publish
 from training.release.serving_settings import ServingSettings
 from training.settings import TrainingSettings
 
-#: Two compilations by g++ for each export.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
+#: Two compilations by g++: a minute of one core, several where others use it too.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
