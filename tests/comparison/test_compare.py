@@ -111,6 +111,19 @@ def test_any_row_comes_again_by_one_command(compared: tuple[Path, bytes], tmp_pa
     assert new.metrics == old.metrics
 
 
+def test_two_processes_share_the_work(tmp_path: Path) -> None:
+    methods = ("given", "random", "oracle", "exposed", "dnn")
+    words = arguments(tmp_path, "--no-controls", methods=methods)
+    command = [sys.executable, str(ROOT / "training" / "compare.py"), *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    both = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    lines = (tmp_path / "results" / "results.jsonl").read_bytes()
+    # Four bounds; two trials of the peer and its final run: each done by one of the two.
+    assert lines.count(b"\n") == len(Store(tmp_path / "results").rows()) == 7
+
+
 def test_time_that_is_up_is_no_success(tmp_path: Path) -> None:
     result = run(tmp_path, "--minutes", "0.00001", methods=("given", "random"))
     assert result.exit_code == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from tests.comparison.stored import fill, lists, row
 from training.comparison.cases import CASES
 from training.comparison.reporting import report
 from training.comparison.store import Store
-from training.comparison.tables import latest
+from training.comparison.tables import Line, latest
+from training.comparison.verdicts import verdicts
+from training.evaluation.bootstrap import Interval
 
 HEAD = (
     "| method | true click (95 %) | minus gref | p | minus given order "
@@ -82,3 +85,38 @@ def test_without_results_there_is_a_page_that_says_so(tmp_path: Path) -> None:
     report(Store(tmp_path / "results").folder, tmp_path)
     assert "No results are stored yet" in (tmp_path / "comparison.md").read_text()
     assert CASES["tiny"].primary == "true click"
+
+
+def line(method: str, value: float, over: tuple[float, float] | None, **more: Any) -> Line:
+    """A line with a difference to gref whose interval is given."""
+    both = None if over is None else Interval(estimate=sum(over) / 2, low=over[0], high=over[1])
+    spread = Interval(estimate=value, low=value, high=value)
+    return Line(method=method, seeds=3, trials=4, value=spread, over_reference=both, **more)
+
+
+@pytest.mark.parametrize(
+    ("prm", "nar4rec", "given", "said"),
+    [
+        ((-0.3, -0.1), (-0.2, -0.1), 0.1, "ahead of every peer"),
+        ((-0.3, 0.1), (-0.2, -0.1), 0.1, "level with the best"),
+        ((0.1, 0.2), (-0.2, -0.1), 0.1, "**behind prm**"),
+        ((-0.3, -0.1), (-0.2, -0.1), -0.1, "**below the given order**"),
+    ],
+)
+def test_verdicts_follow_from_the_intervals(
+    prm: tuple[float, float], nar4rec: tuple[float, float], given: float, said: str
+) -> None:
+    over_given = Interval(estimate=given, low=given - 0.05, high=given + 0.05)
+    own = line("gref", 2.0, None, over_given=over_given, latency_ratio=1.02)
+    lines = [
+        line("oracle", 9.0, (1.0, 2.0)),
+        line("prm", 1.8, prm),
+        line("nar4rec", 1.9, nar4rec, latency_ratio=1.0),
+        own,
+        line("gref-pre", 1.7, (-0.4, -0.2)),
+    ]
+    text = verdicts([("fatigue", lines)], "gref", {"prm", "nar4rec"})
+    assert said in text
+    assert "| nar4rec |" in text  # the best peer; the oracle is none
+    assert "| 1.02 |" in text
+    assert "pre -0.3000 (-0.4000 to -0.2000)" in text

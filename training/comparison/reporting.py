@@ -9,13 +9,15 @@ from training.comparison.gref import GREF
 from training.comparison.plots import plot_case
 from training.comparison.store import Store
 from training.comparison.systems import systems
-from training.comparison.tables import as_csv, lines_of, markdown
+from training.comparison.tables import Line, as_csv, lines_of, markdown
+from training.comparison.verdicts import verdicts
 
 HEAD = """# Systems side by side
 
 Made by `make report` from `results/`; do not edit. What the columns mean, and the command that
 gives any row again: [README.md](README.md). Simulated cases: exact expected feedback, which
-training and every choice did not see.
+training and every choice did not see. First, for each case, what is asked of the recipe; then every
+method's row.
 
 """
 
@@ -24,7 +26,10 @@ def report(results: Path, out: Path) -> list[Path]:
     """Write comparison.md, comparison.csv and a plot for each case; the files written."""
     store = Store(results)
     rows = list(store.rows().values())
-    text, table, files = [HEAD], [], []
+    text: list[str] = []
+    table: list[tuple[str, str, Line]] = []
+    judged: list[tuple[str, list[Line]]] = []
+    files: list[Path] = []
     for name, case in CASES.items():
         if not any(row.case == name for row in rows):
             continue
@@ -32,12 +37,14 @@ def report(results: Path, out: Path) -> list[Path]:
         if not lines:
             continue
         table += [(name, case.primary, line) for line in lines]
+        judged.append((name, lines))
         plot = out / "plots" / f"{name}.png"
         plot_case(case, lines, GREF, plot)
         text.append(markdown(case, lines, GREF) + f"\n![{name}](plots/{name}.png)\n\n")
         files.append(plot)
-    if len(text) == 1:
-        text.append("No results are stored yet.\n")
+    peers = {one.name for one in systems().values() if one.learns and not one.is_gref}
+    asked = verdicts(judged, GREF, peers) if judged else "No results are stored yet.\n"
+    text = [HEAD, asked, "\n", *text]
     out.mkdir(parents=True, exist_ok=True)
     for file, content in (("comparison.md", "".join(text)), ("comparison.csv", as_csv(table))):
         (out / file).write_text(content, encoding="utf-8")
