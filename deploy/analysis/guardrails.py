@@ -83,15 +83,17 @@ def judge_feedback(
         return _status(rail, arm, None, None, "unknown", why)
     pooled = float(sums.sum() / sizes.sum())
     scale = max(rail.limit, experiment.stopping.mde)
-    tau = scale * pooled if relative else max(scale, TAIL)
+    tau = scale * abs(pooled) if relative else max(scale, TAIL)
     over = sign * excess.value - (0.0 if relative else rail.limit)
-    distance = lower_distance(excess.variance, tau, alpha) if tau > 0 else 0.0
+    # Where all units of an arm are alike (every list a fallback: its release is dead) there seems
+    # to be no variance. The least is what one unit more in each arm would make that differs.
+    least = excess.value**2 * sum(1 / (units * (units + 2)) for units in excess.units)
+    distance = lower_distance(max(excess.variance, least), tau, alpha) if tau > 0 else 0.0
     unit = control if relative and control > 0 else 1.0  # of the value that is shown
     offset = rail.limit if not relative or control > 0 else 0.0
     value = sign * (treated - control) / unit
     bound = offset + (over - distance) / unit
-    # Without variance between units (say no fallback at all) nothing is shown to be over.
-    broken = over - distance > 0 and excess.variance > 0
+    broken = tau > 0 and over - distance > 0
     means = f"{treated:.4g} against {control:.4g} in the control"
     if broken:
         return _status(rail, arm, value, bound, "broken", f"{means}: worse by more than allowed")

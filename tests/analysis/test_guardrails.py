@@ -143,3 +143,18 @@ def test_quantiles_are_those_of_promql() -> None:
     assert one.quantile_ms(0.7) == pytest.approx(15.0)
     assert one.quantile_ms(0.99) == 20.0
     assert Latency((), ()).quantile_ms(0.5) is None
+
+
+@pytest.mark.parametrize(("units", "state"), [(198, "unknown"), (240, "broken")])
+def test_an_arm_that_falls_back_always_while_the_control_never_does(units: int, state: str) -> None:
+    """A dead release: no unit differs from another of its arm, so that no variance is seen."""
+    nothing, sizes = np.zeros(units), np.full(units, 3.0)
+    dead = sizes * (np.arange(units) % 2)
+    pair = pair_of(rows(nothing, nothing, dead, sizes), 1)
+    assert pair is not None
+    for limit in (0.01, 0.5):
+        rail = Guardrail(metric="fallback_share", limit=limit)
+        status = judge_feedback(rail, "new", pair, KINDS, experiment(), 0.05)
+        assert status.state == state, status.why
+    as_allowed = Guardrail(metric="fallback_share", limit=1.0)
+    assert judge_feedback(as_allowed, "new", pair, KINDS, experiment(), 0.05).state != "broken"
