@@ -14,19 +14,28 @@ from hypothesis import strategies as st
 
 from contracts.slate_columns import to_table
 from tests.baselines.networks import inputs_of
-from tests.baselines.toys import SPEC, fitted, merit_world, repeats_world, rerank_all
+from tests.baselines.toys import (
+    SPEC,
+    fitted,
+    merit_click,
+    merit_world,
+    repeats_world,
+    rerank_all,
+    slates,
+    small,
+)
 from tests.model.tiny import SPEC as RICH
 from tests.model.tiny import model_settings, one_row, random_batch
 from training.baselines.base import PEERS, Oracle
 from training.baselines.choosing import match_positions
 from training.baselines.edge_rerank import beam_search
-from training.baselines.fitting import PlaceBias, decoded_scores, fit_network
+from training.baselines.fitting import PlaceBias, decoded_scores, discounted, fit_network
 from training.baselines.nar4rec_peer import contrastive_decode, likelihood_loss, list_gain
 from training.baselines.pier import Pier, PierSettings
 from training.baselines.rates import FOLDS, PRIOR, Rates
 from training.baselines.seq2slate import Seq2Slate
 from training.baselines.seq2slate_peer import clicked_first, step_loss, teacher_forced
-from training.data.arrays import encode_table
+from training.data.arrays import SlateArrays, encode_table
 from training.pairs.evaluator import Evaluator
 from training.pairs.search import search_lists
 from training.settings import EvaluatorSettings, OptimSettings
@@ -341,3 +350,37 @@ def test_the_oracle_earns_more_than_any_other_bound(world: str) -> None:
     # A part of the slates has rows of its own: the batch's rows say which.
     few = asked.batch(np.array([7, 3]))
     assert np.array_equal(oracle.rerank(few).numpy(), lists["oracle"][[7, 3]])
+
+
+def test_what_only_orders_is_discounted() -> None:
+    some = merit_world(60, 6)
+    all_shown = replace(
+        some, count=np.full(60, 3, np.int32), exposed=np.tile(np.arange(3), (60, 1))
+    )
+    assert [discounted("auto", one) for one in (some, all_shown)] == [False, True]
+    assert [discounted(word, some) for word in ("none", "log")] == [False, True]
+    with pytest.raises(ValueError, match="allowed: auto, none, log"):
+        discounted("linear", some)
+
+
+@pytest.mark.parametrize("name", ["edge_rerank", "pier", "nar4rec"])
+def test_lists_are_ordered_where_all_is_shown_and_places_do_nothing(name: str) -> None:
+    """Without the discount every order of all candidates would be worth the same."""
+
+    def whole(seed: int) -> SlateArrays:
+        some = merit_world(600, seed)
+        order = np.argsort(np.random.default_rng(seed).random((600, 3)), axis=1)
+        wanted = merit_click(np.take_along_axis(some.item_dense[:, :3, 0], order, 1))
+        clicks = np.random.default_rng(seed + 1).random((600, 3)) < wanted
+        return slates(
+            some.item_cat[:, :3, 0].astype(np.int64) - 2,
+            some.item_dense[:, :3, 0].astype(float),
+            np.full(600, 3),
+            order,
+            clicks,
+        )
+
+    asked = whole(9)
+    made = PEERS[name].fit(whole(7), whole(8), SPEC, small(name), 0, lambda **_: None)
+    first = rerank_all(made, asked)[:, 0]
+    assert (first == asked.item_dense[..., 0].argmax(1)).mean() > 0.75

@@ -29,6 +29,7 @@ from training.baselines.fitting import (
     FittedNetwork,
     check_spec,
     device,
+    discounted,
     fit_network,
     mean_loss,
 )
@@ -42,16 +43,21 @@ from training.settings import EvaluatorSettings
 
 
 class ContextSettings(PeerSettings, kw_only=True, frozen=True):
-    """Of a listwise model; as EvaluatorSettings has them."""
+    """Of a listwise model; as EvaluatorSettings has them.
+
+    Attributes:
+        discount: of the sum over a list; ``fitting.discounted`` says what ``auto`` is. Use ``log``
+            for pseudo-lists, whose positions were never on a screen.
+    """
 
     width: int = 48
     layers: int = 2
     attention_heads: int = 4
     dropout: float = 0.1
     id_dropout: float = 0.0
-    discount: str = "none"
+    discount: str = "auto"
 
-    def evaluator(self) -> EvaluatorSettings:
+    def evaluator(self, train: SlateArrays) -> EvaluatorSettings:
         return EvaluatorSettings(
             optim=self.optim,
             width=self.width,
@@ -59,7 +65,7 @@ class ContextSettings(PeerSettings, kw_only=True, frozen=True):
             attention_heads=self.attention_heads,
             dropout=self.dropout,
             id_dropout=self.id_dropout,
-            discount="log" if self.discount == "log" else "none",
+            discount="log" if discounted(self.discount, train) else "none",
         )
 
 
@@ -67,7 +73,6 @@ class EdgeRerankSettings(ContextSettings, kw_only=True, frozen=True):
     """Settings of Edge-Rerank.
 
     Attributes:
-        discount: ``none``, or ``log`` for pseudo-lists (EvaluatorSettings).
         beam: W.
         stable: lowest over highest reward in the beam from which the search ends; above 1 never.
     """
@@ -86,8 +91,6 @@ class EdgeRerankSettings(ContextSettings, kw_only=True, frozen=True):
     def __post_init__(self) -> None:
         if self.beam < 1:
             raise ValueError(f"beam is {self.beam}; allowed: 1 or more")
-        if self.discount not in ("none", "log"):
-            raise ValueError(f"discount is {self.discount!r}; allowed: none, log")
 
 
 class EdgeRerank:
@@ -125,7 +128,7 @@ def fit_context(
 ) -> tuple[Evaluator, int]:
     """The listwise model by the shared loop, and its epoch."""
     torch.manual_seed(seed)
-    model = Evaluator(train.spec, settings.evaluator()).to(device())
+    model = Evaluator(train.spec, settings.evaluator(train)).to(device())
     epochs = fit_network(
         model,
         model.loss,

@@ -93,6 +93,22 @@ def _of_length(order_BN: Tensor, length: int) -> Tensor:
     return nn.functional.pad(order_BN, (0, missing), value=-1)
 
 
+def discounted(discount: str, train: SlateArrays) -> bool:
+    """Whether predictions of a list are summed with weights 1 / log2(k + 1), as in DCG.
+
+    ``auto`` does so where all candidates are always shown: what is left to choose is the order
+    alone, and without an effect of the position the sum would be the same for all orders.
+
+    Raises:
+        ValueError: another word than auto, none and log.
+    """
+    if discount not in ("auto", "none", "log"):
+        raise ValueError(f"discount is {discount!r}; allowed: auto, none, log")
+    if discount == "auto":
+        return bool(((train.exposed >= 0).sum(axis=1) == train.count).all())
+    return discount == "log"
+
+
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -32,6 +32,7 @@ from training.baselines.fitting import (
     NetworkSettings,
     check_spec,
     device,
+    discounted,
     fit_network,
     mean_loss,
     shown_loss,
@@ -52,6 +53,7 @@ class PierSettings(NetworkSettings, kw_only=True, frozen=True):
         bits: of the SimHash.
         temperature: of the draws of the pool, over standardised scores.
         comparative: weight of the comparative loss.
+        discount: of the sum over a list, as in ContextSettings.
     """
 
     SEARCH: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -69,6 +71,7 @@ class PierSettings(NetworkSettings, kw_only=True, frozen=True):
     bits: int = 32
     temperature: float = 0.5
     comparative: float = 0.1
+    discount: str = "auto"
 
     def __post_init__(self) -> None:
         if not 1 <= self.keep <= self.pool:
@@ -80,11 +83,12 @@ class PierSettings(NetworkSettings, kw_only=True, frozen=True):
 class Pier(nn.Module):
     """FPSM and OCPM over shared fields."""
 
-    def __init__(self, spec: FeatureSpec, settings: PierSettings) -> None:
+    def __init__(self, spec: FeatureSpec, settings: PierSettings, discounted: bool = False) -> None:
         super().__init__()
         width = settings.width
         self.list_size = spec.list_size
         self.settings = settings
+        self.discounted = discounted
         self.item = Fields(spec.item, width)
         self.user = Fields(spec.user, width)
         count = self.item.count
@@ -186,7 +190,11 @@ class Pier(nn.Module):
         logits = self.predict(
             item_BMx.repeat_interleave(number, 0), user_Bx.repeat_interleave(number, 0), flat
         )
-        return logits.sigmoid().masked_fill(flat < 0, 0).sum(1).view(-1, number)
+        utility = logits.sigmoid().masked_fill(flat < 0, 0)
+        if self.discounted:
+            place = torch.arange(flat.size(1), device=flat.device)
+            utility = utility / torch.log2(place + 2.0)
+        return utility.sum(1).view(-1, number)
 
     # --- both ---------------------------------------------------------------------------------
 
@@ -250,7 +258,7 @@ class PierPeer:
     ) -> FittedNetwork:
         check_spec(train, valid, spec)
         torch.manual_seed(seed)
-        model = Pier(spec, settings).to(device())
+        model = Pier(spec, settings, discounted(settings.discount, train)).to(device())
         epochs = fit_network(
             model,
             model.loss,
