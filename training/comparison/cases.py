@@ -10,6 +10,7 @@ import msgspec
 
 from contracts.datasets import MANIFEST
 from contracts.reading import Strict, stable_hash
+from training.comparison.code_state import sources_state
 from training.comparison.thinning import Thinned
 from training.comparison.utilities import Utility, with_utility
 from training.prepare import SourceName, make_source
@@ -139,7 +140,7 @@ def slates_of(case: Case, work: Path, kuairand: Path | None, shuffled: bool = Fa
     Raises:
         ValueError: a KuaiRand case without its files.
     """
-    name = f"{case.name}-{case.identity()[:8]}{'-shuffled' if shuffled else ''}"
+    name = f"{case.name}-{case.identity()[:8]}-{sources_state()}{'-shuffled' if shuffled else ''}"
     folder = work / "slates" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{name}.lock").open("w") as lock:
