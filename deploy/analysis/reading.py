@@ -28,6 +28,9 @@ from contracts.feedback_table import DAY, day_of, spec_of_table
 from contracts.reading import ContractError
 from deploy.analysis.units import Floats, Hashes, Ints, hash_units
 
+#: The largest feedback that is believed. An event may hold any finite number, and the square of one
+#: that is absurd would make every figure infinite, and a watch blind.
+LARGEST = 1e12
 #: Rows of a batch.
 BATCH = 1 << 16
 #: Columns of every row's sums; the sums of feedback by kind come after them.
@@ -45,7 +48,8 @@ class Columns:
         arm: index into the experiment's arms, or OUTSIDE, or UNKNOWN [L].
         segment: index into ``segments`` [L].
         sums: LISTS, ITEMS, FALLBACKS and the feedback of each kind [L, 3 + kinds].
-        bad_values: feedback values that were no finite number, and count as nothing.
+        bad_values: feedback values that were no finite number, or beyond LARGEST, and count as
+            nothing.
     """
 
     unit: Hashes
@@ -214,7 +218,7 @@ def list_sums(column: pa.Array) -> tuple[Floats, Ints]:
     values = column.flatten()
     missing = values.is_null().to_numpy(zero_copy_only=False)
     flat = values.fill_null(0.0).to_numpy(zero_copy_only=False).astype(np.float64)
-    finite = np.isfinite(flat)
+    finite = np.abs(flat) <= LARGEST  # False for NaN
     owner = np.repeat(np.arange(len(lengths)), lengths)
     sums = np.bincount(owner, np.where(finite, flat, 0.0), minlength=len(lengths))
     bad = np.bincount(owner[~finite & ~missing], minlength=len(lengths))

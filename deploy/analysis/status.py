@@ -154,7 +154,7 @@ class LeftOut(Strict, kw_only=True, frozen=True):
         before: lists with a time before the start. future: after now, beyond the tolerance.
         settling: lists in the minute after a change of weights, when clients still switch.
         unknown_arm: lists with an arm that the manifest does not name.
-        bad_values: feedback values that are no finite number; the list counts without them.
+        bad_values: feedback values that are no finite number up to 1e12; lists count without them.
     """
 
     crossed_units: int = 0

@@ -217,6 +217,7 @@ def _left_out_words(left_out: LeftOut) -> list[str]:
         )
     if left_out.bad_values:
         words.append(
-            f"{left_out.bad_values} feedback values are no finite numbers and count as nothing."
+            f"{left_out.bad_values} feedback values are no finite numbers up to 1e12 and count as "
+            "nothing."
         )
     return words

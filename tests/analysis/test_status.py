@@ -263,7 +263,7 @@ def test_bad_values_and_clocks_that_jump(tmp_path: Path) -> None:
     time[30:50] = START - 2 * DAY  # and one in last week
     columns["time"] = time
     click = columns["click"].copy()
-    click[100, 0], click[101, 1], click[102, 2] = np.inf, -np.inf, np.inf
+    click[100, 0], click[101, 1], click[102, 2] = np.inf, -np.inf, 1e300
     columns["click"] = click
     arm = columns["arm"].copy()
     arm[200:207] = "try/third"
