@@ -60,7 +60,8 @@ def finish(places: Places, change: Change, keep_note: bool = False) -> list[str]
     try:
         if change.champion is not None:
             told += _move_champion(places, change.champion)
-            write_undo(places)
+        if change.champion is not None or change.routing is not None:
+            write_undo(places)  # also where the record was changed by hand, and clients follow now
         for one in change.edits:
             told += _edit_manifest(places, one)
     except (ContractError, PublishError, OSError) as error:

@@ -273,6 +273,15 @@ def test_a_rollback_needs_no_manifest_that_is_whole(world: World) -> None:
     assert world.experiment().state == "stopped"
 
 
+def test_what_a_rollback_would_take_back_follows_a_champion_named_by_hand(world: World) -> None:
+    for release in ("r0001", "r0002"):
+        done(world, "promote", release)
+    world.places.store.set_champion("r0001", "by hand")
+    done(world, "promote", "r0001")
+    undo = json.loads((world.folder / "undo.json").read_text())
+    assert undo["champion"] == "r0002"
+
+
 def test_a_manifest_that_was_deleted_while_it_runs(world: World) -> None:
     done(world, "start", "trial")
     world.places.manifest("trial").unlink()
