@@ -15,6 +15,7 @@ help:  ## what this Makefile can do
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  make test ARGS="tests/contracts -x"         pass options on to pytest'
+	@echo "  make test ARGS=\"-m 'not slow'\"             without what compiles for minutes"
 	@echo '  make demo DATA=path/to/KuaiRand-Pure/data   the demo on real logs'
 	@echo '  make setup PYTHON=python3.12                choose the interpreter (3.10 to 3.12)'
 
@@ -25,7 +26,7 @@ demo: $(READY)  ## train, publish, serve and rerank over gRPC, then shut down
 	$(BIN)/python deploy/demo.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(READY)  ## run the tests, a file of them on each core (at most four)
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(READY)  ## GReF beside its peers in one run, and how times grow with m and n (minutes)
 	$(BIN)/python benchmarks/peers.py --out runs/bench/peers.json --markdown runs/bench/peers.md \
