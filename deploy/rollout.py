@@ -174,7 +174,7 @@ def rollback(
             if dry_run:
                 _preview_rollback(rollout, name, to, reason)
             elif name is not None:
-                rollout.stop(name)
+                rollout.stop(name, reason)
             else:
                 rollout.back(to, reason)
 
@@ -225,7 +225,7 @@ def _run(rollout: Rollout, plan: Plan, dry_run: bool) -> None:
 def _preview_rollback(rollout: Rollout, name: str | None, to: str | None, reason: str) -> None:
     now = look_in_a_hurry(rollout.places, name or "")
     if name is not None:
-        change = plans.plan_stop(now, name)
+        change = plans.plan_stop(now, name, reason)
     else:
         change = plans.plan_back(now, plans.earlier_champions(now, to)[0], reason)
     _print_preview(rollout, now, change, load=name is None)

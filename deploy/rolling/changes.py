@@ -42,6 +42,7 @@ class ManifestEdit(Strict, kw_only=True, frozen=True):
         started: null leaves it as it is.
         weights: by arm; those that are not named stay.
         since: a stage of these weights begins (ms since the epoch); null where none does.
+        reason: why it ends; kept with the history.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ManifestEdit(Strict, kw_only=True, frozen=True):
     started: str | None = None
     weights: dict[str, float] = msgspec.field(default_factory=dict)
     since: int | None = None
+    reason: str = ""
 
 
 class Change(Strict, kw_only=True, frozen=True):

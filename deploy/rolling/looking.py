@@ -170,7 +170,7 @@ def _act(
     at = _now().isoformat(timespec="seconds")
     if isinstance(action, RollBack):
         complain(f"{at} rolling {shown.name} back", action.why)
-        rollout.stop(shown.name)
+        rollout.stop(shown.name, action.why)
         return True
     if isinstance(action, Wait):
         given.say(f"{at} {action.why}")

@@ -81,7 +81,8 @@ def plan_promote(now: Situation, name: str, arm: str, reason: str) -> Change:
             f"promote {release if chosen.release != CHAMPION else 'rNNNN'}"
         )
     reason = reason or f"arm {arm} of experiment {name}"
-    return _end(now, "promote", name, ChampionMove(to=release, before=now.champion, reason=reason))
+    move = ChampionMove(to=release, before=now.champion, reason=reason)
+    return _end(now, "promote", name, move, f"promoted {release}: {reason}")
 
 
 def plan_champion(now: Situation, release: str, reason: str) -> Change:
@@ -103,7 +104,7 @@ def plan_champion(now: Situation, release: str, reason: str) -> Change:
     )
 
 
-def plan_stop(now: Situation, name: str) -> Change:
+def plan_stop(now: Situation, name: str, reason: str = "") -> Change:
     """An experiment ends, and its units go back to the champion. Needs no manifest to be whole.
 
     Raises:
@@ -112,7 +113,7 @@ def plan_stop(now: Situation, name: str) -> Change:
     known = [one.name for one in (now.in_force.experiments if now.in_force else ())]
     if name not in known:
         _experiment(now, name)
-    return _end(now, "rollback", name, None)
+    return _end(now, "rollback", name, None, f"rolled back: {reason or 'no reason given'}")
 
 
 def plan_back(now: Situation, to: str, reason: str) -> Change:
@@ -192,7 +193,9 @@ def _run(
     )
 
 
-def _end(now: Situation, command: Command, name: str, move: ChampionMove | None) -> Change:
+def _end(
+    now: Situation, command: Command, name: str, move: ChampionMove | None, reason: str
+) -> Change:
     base = now.base()
     others = tuple(one for one in base.experiments if one.name != name)
     after = msgspec.structs.replace(base, experiments=others)
@@ -205,7 +208,7 @@ def _end(now: Situation, command: Command, name: str, move: ChampionMove | None)
         name=name,
         routing=None if after == now.in_force else after,
         champion=None if move is None or now.champion == move.to else move,
-        edits=() if stopped else (ManifestEdit(name=name, state="stopped"),),
+        edits=() if stopped else (ManifestEdit(name=name, state="stopped", reason=reason),),
     )
 
 

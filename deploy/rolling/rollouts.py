@@ -72,12 +72,12 @@ class Rollout:
             self._retire()
             return change
 
-    def stop(self, name: str) -> Change:
+    def stop(self, name: str, reason: str = "") -> Change:
         """Roll an experiment back: its units go to the champion at once. Asks no replica."""
         with work_if_free(self.places.routing) as alone:
             with locked(self.places.routing, "switch", SWITCH_WAIT_S):
                 unfinished = self._finish_or_take_over()
-                change = plans.plan_stop(look_in_a_hurry(self.places, name), name)
+                change = plans.plan_stop(look_in_a_hurry(self.places, name), name, reason)
                 self._switch(_with_edits(change, unfinished))
             self._retire_if(alone)
             return change

@@ -20,7 +20,7 @@ from deploy.rolling.changes import (
     running,
     to_json,
 )
-from deploy.rolling.history import add_stage
+from deploy.rolling.history import add_stage, note_end
 from deploy.rolling.manifest_edit import Place, edit
 from deploy.rolling.situation import Places, read_record
 from training.release.durable import write_durably
@@ -142,4 +142,6 @@ def _edit_manifest(places: Places, one: ManifestEdit) -> list[str]:
         assert read_experiment(path) == after
     if one.since is not None:
         add_stage(places.experiments, one.name, one.since, one.weights)
+    if one.state == "stopped":
+        note_end(places.experiments, one.name, one.reason)
     return []

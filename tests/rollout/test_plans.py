@@ -18,7 +18,13 @@ from contracts.reading import ContractError
 from contracts.routing import Routing
 from deploy.rolling import plans
 from deploy.rolling.changes import ChampionMove, ManifestEdit, running
-from deploy.rolling.history import add_stage, history_path, read_stages
+from deploy.rolling.history import (
+    add_stage,
+    history_path,
+    note_end,
+    read_history,
+    read_stages,
+)
 from deploy.rolling.loading import superfluous
 from deploy.rolling.manifest_edit import edit
 from deploy.rolling.replicas import resolve
@@ -94,7 +100,8 @@ def test_plans_touch_what_they_name() -> None:
     assert change.champion == ChampionMove(
         to="r0002", before="r0001", reason="arm treatment of experiment trial"
     )
-    assert change.edits == (ManifestEdit(name="trial", state="stopped"),)
+    reason = "promoted r0002: arm treatment of experiment trial"
+    assert change.edits == (ManifestEdit(name="trial", state="stopped", reason=reason),)
 
 
 def test_a_champion_that_would_be_compared_with_itself() -> None:
@@ -230,6 +237,14 @@ def test_stages_never_fall(tmp_path: Path) -> None:
     stages = read_stages(tmp_path, "trial")
     assert [stage.since for stage in stages] == [100, 100, 100]
     assert [stage.weights["treatment"] for stage in stages] == [0.1, 0.2, 0.1]
+    note_end(tmp_path, "trial", "rolled back: hides")
+    note_end(tmp_path, "trial", "the same again after a kill")
+    ended = read_history(tmp_path, "trial").ended
+    assert ended is not None
+    assert ended.reason == "rolled back: hides"
+    add_stage(tmp_path, "trial", 90, {"control": 0.9, "treatment": 0.1})  # it begins again
+    assert read_history(tmp_path, "trial").ended is None
+    assert len(read_stages(tmp_path, "trial")) == 4
     history_path(tmp_path, "trial").write_text("[")
     with pytest.raises(ContractError, match="not valid JSON"):
         read_stages(tmp_path, "trial")
