@@ -37,6 +37,24 @@ def kuairand() -> Path:
     return folder
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import everything under a wide terminal.
+
+    Consoles take their width when they are made, at import: what a test looks for is then in one
+    line, however long the path of its temporary folder is.
+    """
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000"
+    try:
+        return (yield)
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Turn a skip that is not allowed into a failure."""
     if not CONTINUOUS_INTEGRATION or not report.skipped or hasattr(report, "wasxfail"):

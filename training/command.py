@@ -32,23 +32,23 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except Refused as refusal:
-        errors.print(f"refused: {refusal}", style="yellow", highlight=False, markup=False)
+        _complain(f"refused: {refusal}", "yellow")
         raise typer.Exit(REFUSED) from refusal
     except (ContractError, ValueError, OSError, FloatingPointError) as error:
-        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
+        _complain(f"error: {error}", "red")
         raise typer.Exit(BAD_INPUT) from error
     except (RuntimeError, MemoryError) as error:
         # torch has a kind of its own for a full GPU, and a plain RuntimeError for a full CPU.
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         cause = str(error).partition("\n")[0]
-        errors.print(
-            f"error: out of memory: {cause}; take a smaller optim.batch_size or model",
-            style="red",
-            highlight=False,
-            markup=False,
-        )
+        _complain(f"error: out of memory: {cause}; take a smaller optim.batch_size or model", "red")
         raise typer.Exit(BAD_INPUT) from error
+
+
+def _complain(message: str, style: str) -> None:
+    # Not wrapped: a path or a command in it can then be searched for, and copied.
+    errors.print(message, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def settings_for(
