@@ -296,6 +296,10 @@ def _check_surfaces(surfaces: tuple[str, ...]) -> None:
             raise ValueError(f"surfaces holds {surface!r}; allowed: 1 to 256 characters")
         if surfaces.count(surface) > 1:
             raise ValueError(f"surfaces holds {surface!r} twice")
+        try:
+            surface.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"surfaces holds {surface!r}, which is no text: {error}") from None
 
 
 def _check_arms(experiment: Experiment) -> None:

@@ -71,6 +71,13 @@ class _UniqueKeys(yaml.SafeLoader):
             raise ValueError(f"more than {MAX_KEYS:,} keys in one mapping{node.start_mark}")
 
 
+#: Times are text in every contract, so that one that is not quoted is text too.
+_UniqueKeys.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) != len(keys):

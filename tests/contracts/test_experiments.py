@@ -141,6 +141,7 @@ REFUSED = {
     ),
     "metric twice": (top(primary=CLICKS, secondary=[CLICKS]), "hold the metric clicks twice"),
     "reserved": (in_("primary", name="fallback_share"), "is that of a built-in guardrail"),
+    "surface that is no text": (top(surfaces=["home\ud800"]), "which is no text"),
     "version": (top(version=2), "field version"),
     "A/A that is none": (top(aa=True), "arms control and refreshed differ; allowed in an A/A"),
     "A/A by mistake": (
@@ -157,6 +158,14 @@ def test_refusal_says_what_and_what_is_allowed(name: str) -> None:
     change(raw)
     with pytest.raises(ContractError, match=words):
         convert(raw, Experiment, "example.yaml")
+
+
+def test_a_time_without_quotes_is_a_time(tmp_path: Path) -> None:
+    """YAML would make a date of it."""
+    text = (FOLDER / "example.yaml").read_text()
+    file = tmp_path / "example.yaml"
+    file.write_text(text.replace("started: null", "started: 2026-03-01T09:00:00+00:00"))
+    assert read_experiment(file).started == "2026-03-01T09:00:00+00:00"
 
 
 def test_an_aa_test_says_so() -> None:

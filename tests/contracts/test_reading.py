@@ -121,7 +121,7 @@ def merges_of_merges(levels: int = 12) -> str:
         ("a: {b: 1, b: 2}", "not valid YAML: key b is given twice"),
         (merges_of_merges(), "not valid YAML: more than 10,000 keys in one mapping"),
         ("a: !!python/object/apply:os.getcwd []", "not valid YAML"),
-        ("a: 2026-02-31", "not valid YAML"),
+        ("list_size: 2026-02-31", "field list_size: Expected `int"),
         ("a: " + "[" * 10_000, "not valid YAML"),
     ],
 )
