@@ -22,7 +22,7 @@ help:  ## what this Makefile can do
 setup: $(READY)  ## create .venv and install the pinned versions
 	@echo '$(VENV) is ready: '"$$($(BIN)/python --version)"
 
-demo: $(READY)  ## train, publish, serve and rerank over gRPC, then shut down
+demo: $(READY)  ## the whole loop once: train, serve, feedback, refresh, experiment, roll back
 	$(BIN)/python deploy/demo.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(READY)  ## run the tests, a file of them on each core (at most four)
