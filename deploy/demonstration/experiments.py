@@ -37,6 +37,9 @@ LIKES = Metric(name="likes_per_list", kind="like")
 LOOKS = 6
 #: On one machine all clients follow a change of weights within 0.1 s.
 SETTLE_S = 2.0
+#: Requests a second while the broken release serves: slow enough for the table and the watch to
+#: keep up, for it is their pace that is shown.
+RATE = 60.0
 #: A watch that has found nothing by then has missed it.
 WATCH_S = 300.0
 
@@ -68,15 +71,19 @@ class Rollout:
     """Runs both experiments by the commands that an operator would run."""
 
     def __init__(
-        self, out: Path, requests: int, send: Callable[[str, int, int, bool], TrafficSummary]
+        self,
+        out: Path,
+        requests: int,
+        send: Callable[[str, int, int, float | None], TrafficSummary],
     ) -> None:
         """Make it.
 
         Args:
             out: folder of the demo: releases, feedback, stack, slates.
             requests: of a long stretch of traffic.
-            send: sends a stretch (name, requests, seed, quietly) along the routing, and waits until
-                its slates are in the table.
+            send: sends a stretch (name, requests, seed, rate) along the routing, and waits until
+                its slates are in the table; quietly, where it has a rate and so goes on beside
+                something else.
         """
         self._out, self._requests, self._send = out, requests, send
         self._manifests, self._table = out / "experiments", out / "feedback"
@@ -118,7 +125,7 @@ class Rollout:
         """Give a broken release to a fifth of the users; whether the watch rolled it back."""
         self._start("mistake", publish_spoiled(self._out, base), 0.2)
         with ThreadPoolExecutor(1) as users:
-            sent = users.submit(self._users, "the mistake", self._requests, 41, quietly=True)
+            sent = users.submit(self._users, "the mistake", self._requests, 41, RATE)
             words = ("mistake", *self._read, "--every", "5s")
             code = self._command("watch", *words, may_refuse=True, timeout_s=WATCH_S)
             with console.status("the users go on, on the champion"):
@@ -131,8 +138,8 @@ class Rollout:
         console.print(f"manifest: {path}")
         self._command("start", name)
 
-    def _users(self, name: str, requests: int, seed: int, quietly: bool = False) -> None:
-        self._traffic[name] = self._send(name, requests, seed, quietly)
+    def _users(self, name: str, requests: int, seed: int, rate: float | None = None) -> None:
+        self._traffic[name] = self._send(name, requests, seed, rate)
 
     @property
     def _read(self) -> tuple[object, ...]:

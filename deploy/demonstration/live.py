@@ -152,10 +152,13 @@ class LiveDemo:
             self._rows += self._reader.count("rows")
             self._dead_letters += self._reader.count("dead_letters")
 
-    def _send(self, stage: Stage, *, routing: Path | None = None, quietly: bool = False) -> None:
+    def _send(
+        self, stage: Stage, *, routing: Path | None = None, rate: float | None = None
+    ) -> None:
         """One stretch of traffic by the command, and wait until its slates are in the table.
 
-        It asks the champion or, with a routing, the release of each user's arm.
+        It asks the champion or, with a routing, the release of each user's arm; with a rate, its
+        output goes to a file.
         """
         out = self._out
         file = out / "traffic" / f"{_file_name(stage.name)}.json"
@@ -163,6 +166,8 @@ class LiveDemo:
         when: tuple[object, ...] = ()
         if stage.span_h:
             when = ("--span", f"{stage.span_h:g}h", "--ago", f"{stage.ago_h:g}h")
+        if rate:
+            when = (*when, "--rate", f"{rate:g}")
         if not routing:
             when = (*when, "--explore-temperature", TEMPERATURE)
         run(
@@ -172,16 +177,18 @@ class LiveDemo:
             *("--requests", stage.requests, "--drift", f"{stage.drift[0]:g}..{stage.drift[1]:g}"),
             *(*when, "--seed", stage.seed, "--deadline-ms", 5000, *stage.extra),
             *("--spool", out / "spool", "--out", file),
-            log=file.with_suffix(".log") if quietly else None,
+            log=file.with_suffix(".log") if rate else None,
         )
         summary = read_json(file, TrafficSummary)
         self._traffic[stage.name] = summary
-        with console.status("waiting for the consumer") if not quietly else nullcontext():
+        with console.status("waiting for the consumer") if not rate else nullcontext():
             self._reader.drain(messages(summary))
 
-    def _send_routed(self, name: str, requests: int, seed: int, quietly: bool) -> TrafficSummary:
+    def _send_routed(
+        self, name: str, requests: int, seed: int, rate: float | None
+    ) -> TrafficSummary:
         stage = Stage(name, requests, (1.0, 1.0), seed=seed, extra=())
-        self._send(stage, routing=self._out / "routing.json", quietly=quietly)
+        self._send(stage, routing=self._out / "routing.json", rate=rate)
         return self._traffic[name]
 
     def _refresh(self, *options: object) -> dict[str, Any]:

@@ -81,7 +81,9 @@ def check_rollouts(out: Path, traffic: dict[str, TrafficSummary]) -> None:
     assert 0.05 < at_10["r0002"] / traffic["at-10"].requests < 0.15
     harmed = traffic["the-mistake"].releases
     assert set(harmed) == {"r0002", "r0003"}
-    assert harmed["r0003"] < 0.2 * traffic["the-mistake"].requests
+    assert harmed["r0003"] < 0.17 * traffic["the-mistake"].requests, (
+        "of a share of 0.2, for a while"
+    )
     page = (out / "experiment.html").read_text()
     assert "Ship refreshed" in page
     assert "the truth of the simulated world" in page
