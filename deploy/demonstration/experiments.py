@@ -39,7 +39,7 @@ LOOKS = 6
 SETTLE_S = 2.0
 #: Requests a second while the broken release serves: slow enough for the table and the watch to
 #: keep up, for it is their pace that is shown.
-RATE = 60.0
+RATE = 50.0
 #: A watch that has found nothing by then has missed it.
 WATCH_S = 300.0
 
