@@ -11,7 +11,8 @@ from scipy import stats
 
 from benchmarks.aa_world import Population
 from contracts.assignment import assign_many
-from contracts.experiments import Arm, Experiment, Metric, StoppingRule
+from contracts.experiment_metrics import Metric, StoppingRule
+from contracts.experiments import Arm, Experiment
 from deploy.analysis import cuped, fixed, sequences
 from deploy.analysis.ratio import Difference, TwoArms, compare
 from deploy.analysis.srm import LIMIT, check_ratio

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.progress import track
 
 from contracts.assignment import assign_many
-from contracts.experiments import Arm, Experiment, Guardrail, Metric, StoppingRule
+from contracts.experiment_metrics import Guardrail, Metric, StoppingRule
+from contracts.experiments import Arm, Experiment
 from contracts.features import FeatureGroup, FeatureSpec, FeedbackKind
 from contracts.feedback_table import day_of, table_schema
 from streaming.feedback_table.opening import create_or_open

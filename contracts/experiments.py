@@ -11,8 +11,9 @@ import math
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Union
+from typing import Literal
 
+from contracts.experiment_metrics import Guardrail, Metric, StoppingRule, check_name
 from contracts.reading import ContractError, Strict, read_yaml
 from contracts.releases import RELEASE_NAME
 
@@ -20,12 +21,8 @@ from contracts.releases import RELEASE_NAME
 CHAMPION = "champion"
 #: Weights and ceilings are whole multiples of 1 / GRAINS.
 GRAINS = 10_000
-#: Names become labels of metrics, parts of file names and of ``Exposure.arm``.
-MAX_NAME = 64
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
 _SALT = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_KIND = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Exploration(Strict, kw_only=True, frozen=True):
@@ -68,7 +65,7 @@ class Arm(Strict, kw_only=True, frozen=True):
     exploration: Exploration | None = None
 
     def __post_init__(self) -> None:
-        _check_name("name", self.name)
+        check_name("name", self.name)
         if self.release != CHAMPION and not RELEASE_NAME.match(self.release):
             raise ValueError(
                 f"release {self.release!r}; allowed: {CHAMPION}, or r and at least four digits"
@@ -83,80 +80,6 @@ class Arm(Strict, kw_only=True, frozen=True):
     def weight_grains(self) -> int:
         """The weight in units of 0.0001, exact."""
         return grains("weight", self.weight)
-
-
-class Metric(Strict, kw_only=True, frozen=True):
-    """A number that is made of one kind of feedback.
-
-    Attributes:
-        kind: of feedback, as the feature spec names it.
-        per: "list": sum of feedback by lists shown; "item": by items shown. Both are ratios of
-            sums over units, so that their variance needs the delta method.
-        better: the direction that is wanted.
-    """
-
-    name: str
-    kind: str
-    per: Literal["list", "item"] = "list"
-    better: Literal["higher", "lower"] = "higher"
-
-    def __post_init__(self) -> None:
-        _check_name("name", self.name)
-        if not _KIND.fullmatch(self.kind):
-            raise ValueError(f"kind {self.kind!r}; allowed: lower-case letters, digits and _")
-
-
-class Guardrail(Strict, kw_only=True, frozen=True):
-    """What a treatment may not worsen, whatever it wins.
-
-    Attributes:
-        metric: a metric of feedback; or "fallback_share" (lists in the given order by all lists);
-            or "latency_p99_ms" (of a rerank as the client saw it, from Prometheus).
-        limit: for a metric of feedback the worsening allowed, relative to the control (0.05: five
-            per cent); for "fallback_share" the rise over the control's share allowed, absolute;
-            for "latency_p99_ms" the highest value of the arm allowed, in ms.
-    """
-
-    metric: Union[Metric, Literal["fallback_share", "latency_p99_ms"]]
-    limit: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.limit) and self.limit >= 0):
-            raise ValueError(f"limit is {self.limit}; allowed: 0 or above")
-
-    @property
-    def name(self) -> str:
-        return self.metric.name if isinstance(self.metric, Metric) else self.metric
-
-    @property
-    def better(self) -> Literal["higher", "lower"]:
-        return self.metric.better if isinstance(self.metric, Metric) else "lower"
-
-
-class StoppingRule(Strict, kw_only=True, frozen=True):
-    """When a verdict may be given.
-
-    Attributes:
-        alpha: chance of a false alarm of the primary metric, over all looks together.
-        min_units: units in each arm before any verdict but that of a guardrail.
-        max_days: after so many days since the start it is over, won or not.
-        mde: the smallest relative effect that matters; it tunes the confidence sequence.
-    """
-
-    alpha: float = 0.05
-    min_units: int = 1000
-    max_days: int = 28
-    mde: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < 0.5:
-            raise ValueError(f"alpha is {self.alpha}; allowed: above 0, below 0.5")
-        if self.min_units < 2:
-            raise ValueError(f"min_units is {self.min_units}; allowed: 2 or more")
-        if self.max_days < 1:
-            raise ValueError(f"max_days is {self.max_days}; allowed: 1 or more")
-        if not 0 < self.mde <= 10:
-            raise ValueError(f"mde is {self.mde}; allowed: above 0 (0.01 is one per cent)")
 
 
 class Experiment(Strict, kw_only=True, frozen=True):
@@ -189,8 +112,8 @@ class Experiment(Strict, kw_only=True, frozen=True):
     started: str | None = None
 
     def __post_init__(self) -> None:
-        _check_name("name", self.name)
-        _check_name("layer", self.layer)
+        check_name("name", self.name)
+        check_name("layer", self.layer)
         if not _SALT.fullmatch(self.salt):
             raise ValueError(
                 f"salt {self.salt!r}; allowed: 1 to 64 letters, digits, and . _ - between them"
@@ -280,14 +203,6 @@ def read_experiments(folder: str | Path) -> dict[str, Experiment]:
         raise ContractError(f"{folder}: no such folder of experiments")
     found = (read_experiment(path) for path in sorted(folder.glob("*.yaml")))
     return {experiment.name: experiment for experiment in found}
-
-
-def _check_name(field: str, name: str) -> None:
-    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
-        raise ValueError(
-            f"{field} {name!r}; allowed: at most {MAX_NAME} lower-case letters, digits, and "
-            "_ or - between them"
-        )
 
 
 def _check_surfaces(surfaces: tuple[str, ...]) -> None:

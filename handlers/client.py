@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from contracts.slates import RerankRequest
+from handlers.closing import AsyncClosing, Closing
 from handlers.rerank_base import (
     RerankBase,
     as_rerank_error,
@@ -39,7 +39,7 @@ from handlers.rerank_send import send_call, send_calls
 from handlers.served_release import ServedRelease, model_of, newest_release
 
 
-class RerankClient(RerankBase):
+class RerankClient(RerankBase, Closing):
     """The client for threads. Safe to share between them; close it, or use it as a context."""
 
     def __init__(self, url: str, release: str | None = None, **options: Any) -> None:
@@ -102,17 +102,6 @@ class RerankClient(RerankBase):
     def close(self) -> None:
         self._channel.close()
 
-    def __enter__(self) -> RerankClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _find(self, job: RerankJob) -> ServedRelease:
         release = self.release
         if release is None:
@@ -124,7 +113,7 @@ class RerankClient(RerankBase):
         return self._read(self._stub.ModelConfig(request, timeout=job.time_left()), release)
 
 
-class AsyncRerankClient(RerankBase):
+class AsyncRerankClient(RerankBase, AsyncClosing):
     """The client for asyncio. It belongs to the event loop in which it is first used."""
 
     _channel: grpc.aio.Channel | None = None
@@ -174,17 +163,6 @@ class AsyncRerankClient(RerankBase):
     async def close(self) -> None:
         if self._channel is not None:
             await self._channel.close()
-
-    async def __aenter__(self) -> AsyncRerankClient:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:  # not in __init__: a channel is bound to the running loop

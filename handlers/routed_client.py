@@ -21,13 +21,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from contracts.slates import RerankRequest
+from handlers.closing import AsyncClosing, Closing
 from handlers.rerank_base import as_rerank_error, open_aio_channel, open_channel
 from handlers.rerank_job import Call, RerankJob
 from handlers.rerank_result import RerankResult
@@ -37,7 +37,7 @@ from handlers.routed_call import RoutedCall
 from handlers.served_release import ServedRelease, model_of
 
 
-class RoutedClient(RoutedBase):
+class RoutedClient(RoutedBase, Closing):
     """The routed client for threads. Safe to share between them; close it, or use ``with``."""
 
     def __init__(self, url: str, routing_path: str | Path, **options: Any) -> None:
@@ -110,17 +110,6 @@ class RoutedClient(RoutedBase):
         self.routing.close()
         self._channel.close()
 
-    def __enter__(self) -> RoutedClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _ask(self, call: RoutedCall, rows_of: Mapping[str, Sequence[int]]) -> None:
         calls: list[Call] = []
         for release, rows in rows_of.items():
@@ -136,7 +125,7 @@ class RoutedClient(RoutedBase):
         return self._keep(self._stub.ModelConfig(request, timeout=job.time_left()), release)
 
 
-class AsyncRoutedClient(RoutedBase):
+class AsyncRoutedClient(RoutedBase, AsyncClosing):
     """The routed client for asyncio. It belongs to the event loop in which it is first used."""
 
     _channel: grpc.aio.Channel | None = None
@@ -195,17 +184,6 @@ class AsyncRoutedClient(RoutedBase):
         await asyncio.to_thread(self.routing.close)
         if self._channel is not None:
             await self._channel.close()
-
-    async def __aenter__(self) -> AsyncRoutedClient:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:  # not in __init__: a channel is bound to the running loop

@@ -7,7 +7,6 @@ Triton; a ranking server that asks TorchServe adds both.
 from __future__ import annotations
 
 import http.client
-from types import TracebackType
 from typing import Any
 
 import grpc
@@ -15,6 +14,7 @@ import msgspec
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from contracts.rerank_call import RerankAnswer, RerankCall, RerankRefusal
+from handlers.closing import Closing
 
 _PACKAGE = "org.pytorch.serve.grpc.inference"
 _METHOD = f"/{_PACKAGE}.InferenceAPIsService/Predictions"
@@ -32,7 +32,7 @@ class TorchServeRefusedError(Exception):
         self.status = status
 
 
-class RestClient:
+class RestClient(Closing):
     """One connection to TorchServe's REST address. Not for several threads at once.
 
     After an exception other than TorchServeRefusedError it connects anew by itself.
@@ -64,19 +64,8 @@ class RestClient:
     def close(self) -> None:
         self._connection.close()
 
-    def __enter__(self) -> RestClient:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class GrpcClient:
+class GrpcClient(Closing):
     """One channel to TorchServe's gRPC address; threads may share it."""
 
     def __init__(self, url: str, model: str, token: str = "") -> None:
@@ -102,17 +91,6 @@ class GrpcClient:
 
     def close(self) -> None:
         self._channel.close()
-
-    def __enter__(self) -> GrpcClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _read(status: int, body: bytes) -> RerankAnswer:

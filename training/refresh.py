@@ -16,7 +16,8 @@ from contracts.releases import Gate
 from training.command import BAD_INPUT, REFUSED, assignments, console, errors, exit_codes
 from training.distributed import processes
 from training.refreshing.findings import Summary
-from training.refreshing.pipeline import Request, dry_run, refresh
+from training.refreshing.pipeline import dry_run, refresh
+from training.refreshing.request import Request
 from training.refreshing.run_metrics import RunMetrics
 from training.refreshing.settings import read_refresh_settings
 from training.release.release_names import PublishError

@@ -12,7 +12,8 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from contracts.experiments import Experiment, Guardrail, Metric
+from contracts.experiment_metrics import Guardrail, Metric
+from contracts.experiments import Experiment
 from deploy.analysis.collecting import Collected
 from deploy.analysis.lifts import Pair, columns_of, pair_of
 from deploy.analysis.prometheus import Latency

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from contracts.experiments import Arm, Experiment, Metric
+from contracts.experiment_metrics import Metric
+from contracts.experiments import Arm, Experiment
 from deploy.analysis import cuped, fixed, sequences
 from deploy.analysis.collecting import Collected
 from deploy.analysis.ratio import Difference, TwoArms, compare

@@ -23,7 +23,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from contracts.assignment import arms_of
-from contracts.experiments import Experiment, Metric
+from contracts.experiment_metrics import Metric
+from contracts.experiments import Experiment
 from contracts.feedback_table import DAY, day_of, spec_of_table
 from contracts.reading import ContractError
 from deploy.analysis.units import Floats, Hashes, Ints, hash_units

@@ -14,14 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.experiments import (
-    Arm,
-    Experiment,
-    Guardrail,
-    Metric,
-    StoppingRule,
-    read_experiment,
-)
+from contracts.experiment_metrics import Guardrail, Metric, StoppingRule
+from contracts.experiments import Arm, Experiment, read_experiment
 from contracts.reading import write_yaml
 from deploy.analysis.experiment_status import read_status
 from deploy.analysis.status import ExperimentStatus

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from contracts.experiments import Arm, Experiment, Guardrail, Metric, StoppingRule
+from contracts.experiment_metrics import Guardrail, Metric, StoppingRule
+from contracts.experiments import Arm, Experiment
 from contracts.features import Categorical, Dense, FeatureGroup, FeatureSpec, FeedbackKind
 from contracts.feedback_table import day_of, table_schema
 from streaming.feedback_table.opening import create_or_open

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from contracts.experiments import Guardrail
+from contracts.experiment_metrics import Guardrail
 from deploy.analysis.guardrails import judge_feedback, judge_latency
 from deploy.analysis.lifts import pair_of
 from deploy.analysis.prometheus import Latency

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
-from contracts.experiments import Guardrail
+from contracts.experiment_metrics import Guardrail
 from deploy.analysis.experiment_status import read_status
 from deploy.analysis.prometheus import PrometheusError, arm_latency, ask
 from deploy.child_process import free_port, start_child, stop_child

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from contracts.assignment import assign_many
-from contracts.experiments import Arm, Experiment, Guardrail, Metric, StoppingRule
+from contracts.experiment_metrics import Guardrail, Metric, StoppingRule
+from contracts.experiments import Arm, Experiment
 from contracts.reading import ContractError
 from deploy.analysis.experiment_status import read_status
 from deploy.analysis.status import ExperimentStatus, Stage

@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from contracts.experiments import GRAINS, Arm, Experiment, Exploration, Metric
+from contracts.experiment_metrics import Metric
+from contracts.experiments import GRAINS, Arm, Experiment, Exploration
 
 STARTED = "2026-03-01T09:00:00+00:00"
 CLICKS = Metric(name="clicks", kind="click")

@@ -11,14 +11,8 @@ import pytest
 import yaml
 from hypothesis import given
 
-from contracts.experiments import (
-    Experiment,
-    Metric,
-    StoppingRule,
-    ceilings,
-    read_experiment,
-    read_experiments,
-)
+from contracts.experiment_metrics import Metric, StoppingRule
+from contracts.experiments import Experiment, ceilings, read_experiment, read_experiments
 from contracts.reading import ContractError, canonical_json, convert, write_yaml
 from tests.contracts.made_experiments import experiment, experiments, weighted
 

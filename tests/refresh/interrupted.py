@@ -23,7 +23,8 @@ import typer
 
 from training.command import assignments, console
 from training.distributed import Processes
-from training.refreshing.pipeline import Request, refresh
+from training.refreshing.pipeline import refresh
+from training.refreshing.request import Request
 from training.refreshing.settings import read_refresh_settings
 from training.release.release_names import PublishError
 from training.settings import override

@@ -95,3 +95,16 @@ class Summary(Strict, kw_only=True, frozen=True):
     promoted: bool = False
     identity: str | None = None
     reason: str = ""
+
+
+def versions_of(scope: Scope | None) -> tuple[int, int] | None:
+    return None if scope is None else (scope.first, scope.last)
+
+
+def failed(gates: tuple[Gate, ...]) -> str:
+    """Why a refresh is refused, or "" if every gate passed."""
+    return "; ".join(
+        f"{gate.name} is {gate.value:.4g}, limit {gate.limit:.4g}: {gate.detail}"
+        for gate in gates
+        if not gate.passed
+    )

@@ -35,10 +35,6 @@ def data_in_words(data: DataVersion) -> str:
     return f"{data.dataset} {first}v{data.last_version}"
 
 
-def gates_in_words(gates: tuple[Gate, ...]) -> str:
-    return f"{sum(gate.passed for gate in gates)}/{len(gates)}"
-
-
 def rows(store: ReleaseStore, champion: str | None) -> list[dict[str, Any]]:
     """Every release as plain data; one whose manifest cannot be read says so in ``damaged``."""
     found: list[dict[str, Any]] = []
