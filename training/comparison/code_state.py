@@ -24,7 +24,12 @@ GREF = (
     "training/post_train.py",
     "training/validation.py",
 )
-PEERS = ("training/baselines",)
+#: Two peers search or learn from the listwise evaluator.
+PEERS = (
+    "training/baselines",
+    "training/pairs/evaluator.py",
+    "training/pairs/next_items.py",
+)
 
 
 @cache
