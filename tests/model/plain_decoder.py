@@ -47,11 +47,13 @@ class PlainDecoder:
         h = self._hidden(prefix)[-1]
         query = self._linear("query", h)[(head - 1) * width : head * width]
         scores: Array = self.z @ query / math.sqrt(width) + self.prior
-        fading = 1 / (1 + math.exp(-float(self.weights["fading"])))
+        fading = self.weights["fading"]
         counted = prefix if placed is None else placed
         for age, item in enumerate(reversed(counted), start=later):
+            if age >= len(fading):
+                break
             for j in range(len(scores)):
-                scores[j] += fading**age * (self.e[item] @ self.f[j]) / 4
+                scores[j] += fading[age] * (self.e[item] @ self.f[j]) / 4
         return scores
 
     def log_prob(self, prefix: list[int], head: int, taken: list[int]) -> Array:

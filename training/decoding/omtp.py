@@ -69,7 +69,7 @@ class OmtpDecode(nn.Module):
         cache = self.decoder.empty_cache(z_BMD)
         x_BTD = self.decoder.first(z_BMD.size(0))
         bias_BM = prior_BM
-        pair_BM = torch.zeros_like(prior_BM)
+        pair_BWM = self.decoder.nothing_chosen(prior_BM)
         items: list[Tensor] = []
         scores: list[Tensor] = []
         passes = 0
@@ -83,10 +83,10 @@ class OmtpDecode(nn.Module):
             logits_BHM = queries_BHD @ z_BMD.transpose(1, 2)
             first = len(items)
             for head in range(min(self.block, self.list_size - first)):
-                bias_BM, pair_BM, rules = self.choose(
+                bias_BM, pair_BWM, rules = self.choose(
                     logits_BHM[:, head],
                     bias_BM,
-                    pair_BM,
+                    pair_BWM,
                     (e_BMR, f_BMR),
                     temperature_B1,
                     noise_BNM,
@@ -102,7 +102,7 @@ class OmtpDecode(nn.Module):
         self,
         logits_BM: Tensor,
         bias_BM: Tensor,
-        pair_BM: Tensor,
+        pair_BWM: Tensor,
         pair_vectors: tuple[Tensor, Tensor],
         temperature_B1: Tensor,
         noise_BNM: Optional[Tensor],
@@ -118,7 +118,7 @@ class OmtpDecode(nn.Module):
         place = len(items)
         scores_BM = logits_BM + bias_BM
         if self.decoder.pair_rank > 0:
-            scores_BM = scores_BM + pair_BM
+            scores_BM = scores_BM + pair_BWM[:, 0]
         place_B1: Optional[Tensor] = None
         if rules is not None:
             place_B1 = torch.full([logits_BM.size(0), 1], place, device=logits_BM.device)
@@ -131,11 +131,11 @@ class OmtpDecode(nn.Module):
         scores.append(scores_BM)
         e_BMR, f_BMR = pair_vectors
         bias_BM = block_picked(bias_BM, item_B1)
-        pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item_B1[:, 0])
+        pair_BWM = self.decoder.remember(pair_BWM, e_BMR, f_BMR, item_B1[:, 0])
         if rules is not None and place_B1 is not None:
             chosen_B, _ = settle(scores_BM, item_B1, None)
             rules = placed(rules, place_B1, chosen_B)
-        return bias_BM, pair_BM, rules
+        return bias_BM, pair_BWM, rules
 
     def settled(
         self,

@@ -146,7 +146,7 @@ class UnrolledDecode(OmtpDecode):
             memory = list(torch.split(both, width, dim=2))
         cache: list[Tensor] = []
         bias_BM = prior_BM
-        pair_BM = torch.zeros_like(prior_BM)
+        pair_BWM = self.decoder.nothing_chosen(prior_BM)
         items: list[Tensor] = []
         scores: list[Tensor] = []
         passes = 0
@@ -181,10 +181,10 @@ class UnrolledDecode(OmtpDecode):
             )
             logits_BHM = queries.view(batch, count, width) @ z_BMD.transpose(1, 2)
             for head in range(count):
-                bias_BM, pair_BM, rules = self.choose(
+                bias_BM, pair_BWM, rules = self.choose(
                     logits_BHM[:, head],
                     bias_BM,
-                    pair_BM,
+                    pair_BWM,
                     (e_BMR, f_BMR),
                     temperature_B1,
                     noise_BNM,

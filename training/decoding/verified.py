@@ -58,17 +58,17 @@ class VerifiedDecode(nn.Module):
         )
         state_BD = h_BTD[:, 0]
         bias_BM = prior_BM
-        pair_BM = torch.zeros_like(prior_BM)
+        pair_BWM = self.decoder.nothing_chosen(prior_BM)
         while True:
             draft_BH, log_prob_B = self._draft(
-                state_BD, z_BMD, e_BMR, f_BMR, bias_BM, pair_BM, settled.unsqueeze(1), rules
+                state_BD, z_BMD, e_BMR, f_BMR, bias_BM, pair_BWM, settled.unsqueeze(1), rules
             )
             # The first of the draft is head 1's own choice: settled without a further pass.
             slot = settled.clamp(max=n)
             order[rows, slot] = draft_BH[:, 0]
             log_probs[rows, slot] = log_prob_B
             bias_BM = block(bias_BM, draft_BH[:, 0])
-            pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, draft_BH[:, 0])
+            pair_BWM = self.decoder.remember(pair_BWM, e_BMR, f_BMR, draft_BH[:, 0])
             if rules is not None:
                 rules = placed(rules, settled.unsqueeze(1), draft_BH[:, 0])
             settled = settled + 1
@@ -96,7 +96,7 @@ class VerifiedDecode(nn.Module):
             agreed = torch.zeros([batch], dtype=torch.long, device=device)
             agrees = torch.ones([batch], dtype=torch.bool, device=device)
             for j in range(heads - 1):
-                scores = logits_BHM[:, j] + bias_BM + pair_BM
+                scores = logits_BHM[:, j] + bias_BM + pair_BWM[:, 0]
                 if rules is not None:
                     scores = restrict(scores, (settled + j).unsqueeze(1), rules)
                 item, log_prob = choose(scores, temperature_B1)
@@ -106,8 +106,8 @@ class VerifiedDecode(nn.Module):
                 order[rows, slot] = item
                 log_probs[rows, slot] = log_prob
                 bias_BM = torch.where(agrees.unsqueeze(1), block(bias_BM, item), bias_BM)
-                moved_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item)
-                pair_BM = torch.where(agrees.unsqueeze(1), moved_BM, pair_BM)
+                moved_BWM = self.decoder.remember(pair_BWM, e_BMR, f_BMR, item)
+                pair_BWM = torch.where(agrees.view(-1, 1, 1), moved_BWM, pair_BWM)
                 if rules is not None:
                     kept = torch.where(agrees, item, torch.full_like(item, -1))
                     rules = placed(rules, (settled + j).unsqueeze(1), kept)
@@ -124,7 +124,7 @@ class VerifiedDecode(nn.Module):
         e_BMR: Tensor,
         f_BMR: Tensor,
         bias_BM: Tensor,
-        pair_BM: Tensor,
+        pair_BWM: Tensor,
         place_B1: Tensor,
         rules: Optional[Rules],
     ) -> tuple[Tensor, Tensor]:
@@ -135,14 +135,14 @@ class VerifiedDecode(nn.Module):
         items: list[Tensor] = []
         first = torch.zeros([state_BD.size(0)], device=z_BMD.device)
         for head in range(self.decoder.heads):
-            scores = logits_BHM[:, head] + bias_BM + pair_BM
+            scores = logits_BHM[:, head] + bias_BM + pair_BWM[:, 0]
             if rules is not None:
                 scores = restrict(scores, place_B1 + head, rules)
             item, log_prob = choose(scores, greedy)
             if head == 0:
                 first = log_prob
             bias_BM = block(bias_BM, item)
-            pair_BM = self.decoder.remember(pair_BM, e_BMR, f_BMR, item)
+            pair_BWM = self.decoder.remember(pair_BWM, e_BMR, f_BMR, item)
             if rules is not None:
                 rules = placed(rules, place_B1 + head, item)
             items.append(item)

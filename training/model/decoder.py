@@ -1,6 +1,7 @@
 """The decoder of Gen-Reranker: a causal Transformer over [BOS], y_1, y_2, ... with H heads.
 
-Axes: B batch, T newest tokens, N list positions, H heads, M candidates, D width.
+Axes: B batch, T newest tokens, N list positions, H heads, M candidates, D width,
+W the window of the pairwise term.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from contracts.features import MAX_LIST
 from training.model.layers import DecoderLayer, block_where, is_free
-from training.settings import ModelSettings
+from training.settings import PAIR_WINDOW, ModelSettings
 
 
 class Decoder(nn.Module):
@@ -44,7 +45,9 @@ class Decoder(nn.Module):
             for _ in range(settings.decoder_layers)
         )
         self.pair_rank = settings.pair_rank
-        self.fading = nn.Parameter(torch.tensor(0.8), requires_grad=settings.pair_rank > 0)
+        self.fading = nn.Parameter(
+            0.7 ** torch.arange(PAIR_WINDOW), requires_grad=settings.pair_rank > 0
+        )
         self.query = nn.Linear(width, settings.heads * width)
         # Small, so that the untrained policy is the prior's.
         nn.init.normal_(self.query.weight, std=0.002 / math.sqrt(width))
@@ -55,17 +58,24 @@ class Decoder(nn.Module):
         d, r = self.width, self.pair_rank
         return z_BMZ[..., :d], z_BMZ[..., d : d + r], z_BMZ[..., d + r :]
 
-    def remember(self, pair_BM: Tensor, e_BMR: Tensor, f_BMR: Tensor, item_B: Tensor) -> Tensor:
-        """The pairwise term [B, M] after one more choice: the old one faded, plus e_y . f_j.
+    def nothing_chosen(self, prior_BM: Tensor) -> Tensor:
+        """The state of the pairwise term before the first choice [B, W, M]."""
+        window = self.fading.size(0) if self.pair_rank > 0 else 1
+        return torch.zeros_like(prior_BM).unsqueeze(1).expand(-1, window, -1)
 
-        Unrolled over a list it is sum over s < k of g^(k-1-s) e_{y_s} . f_j / 4, with the
-        learned fading 0 < g < 1 (``pair_terms`` computes that for whole lists).
+    def remember(self, pair_BWM: Tensor, e_BMR: Tensor, f_BMR: Tensor, item_B: Tensor) -> Tensor:
+        """The state of the pairwise term [B, W, M] after one more choice.
+
+        At [:, w] it holds what the choices so far add to the scores w positions on: the term of
+        the next position is [:, 0], and unrolled it is sum over s < k of
+        g_{k-s} e_{y_s} . f_j / 4 with learned weights g_1 .. g_W, and 0 beyond
+        (``GenReranker.pair_terms`` computes that for whole lists).
         """
         if self.pair_rank == 0:
-            return pair_BM
-        return torch.sigmoid(self.fading) * pair_BM + self.influence(
-            e_BMR, f_BMR, item_B.unsqueeze(1)
-        ).squeeze(1)
+            return pair_BWM
+        row_B1M = self.influence(e_BMR, f_BMR, item_B.unsqueeze(1))
+        later_BWM = torch.cat([pair_BWM[:, 1:], torch.zeros_like(row_B1M)], dim=1)
+        return later_BWM + self.fading.unsqueeze(1) * row_B1M
 
     def influence(self, e_BMR: Tensor, f_BMR: Tensor, items_BT: Tensor) -> Tensor:
         """e_y . f_j / 4 of chosen items y and candidates j [B, T, M]; 0 for y = -1."""

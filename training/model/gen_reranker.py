@@ -74,22 +74,27 @@ class GenReranker(nn.Module):
         logits = torch.einsum("bthd,bmd->bthm", queries, z_BMD) + prior_BM[:, None, None, :]
         if self.settings.pair_rank == 0:
             return logits, logits
-        pair_BNM = self.pair_terms(e_BMR, f_BMR, lists_BN)
-        length, heads = lists_BN.size(1), self.settings.heads
-        head = torch.arange(heads, device=lists_BN.device)
+        rows_BNM = self.decoder.influence(e_BMR, f_BMR, lists_BN)
+        length = lists_BN.size(1)
+        head = torch.arange(self.settings.heads, device=lists_BN.device)
         target = torch.arange(length, device=lists_BN.device).unsqueeze(1) + head
+        pair_BNM = self._lags(length, 0) @ rows_BNM
         whole = logits + pair_BNM[:, target.clamp(max=length - 1)]
-        faded = torch.sigmoid(self.decoder.fading) ** head
-        prefix = logits + pair_BNM.unsqueeze(2) * faded[:, None]
-        return whole, prefix
+        apart = [self._lags(length, int(later)) @ rows_BNM for later in head]
+        return whole, logits + torch.stack(apart, dim=2)
 
     def pair_terms(self, e_BMR: Tensor, f_BMR: Tensor, lists_BN: Tensor) -> Tensor:
         """The pairwise term before each position of whole lists [B, N, M] (Decoder.remember)."""
         rows_BNM = self.decoder.influence(e_BMR, f_BMR, lists_BN)
-        place = torch.arange(lists_BN.size(1), device=lists_BN.device)
+        return self._lags(lists_BN.size(1), 0).to(rows_BNM.dtype) @ rows_BNM
+
+    def _lags(self, length: int, later: int) -> Tensor:
+        """At [k, s]: the weight of y_s in the pairwise term ``later`` places after k; s < k."""
+        fading = self.decoder.fading
+        place = torch.arange(length, device=fading.device)
         age = place.unsqueeze(1) - place - 1
-        table_NN = torch.sigmoid(self.decoder.fading) ** age.clamp(min=0) * (age >= 0)
-        return table_NN.to(rows_BNM.dtype) @ rows_BNM
+        within = (age >= 0) & (age + later < fading.size(0))
+        return fading[(age + later).clamp(0, fading.size(0) - 1)] * within
 
     def block_logits(
         self, z_BMZ: Tensor, prior_BM: Tensor, lists_BN: Tensor, block: int | None = None

@@ -34,6 +34,8 @@ AnySettings = TypeVar("AnySettings", bound=Strict)
 
 #: Width of a feature's vector in the pairwise term.
 PAIR_WIDTH = 16
+#: How many items back the pairwise term reaches.
+PAIR_WINDOW = 8
 
 
 class ModelSettings(Strict, kw_only=True, frozen=True):
@@ -44,7 +46,7 @@ class ModelSettings(Strict, kw_only=True, frozen=True):
         attention_heads, feed_forward: of every block; feed_forward as a multiple of D.
         heads: H, the items decoded in one pass.
         pairwise: categorical item features (category, author) with a learned term between a
-            candidate's value and those of the items chosen before it, fading with their distance.
+            candidate's value and those of the last PAIR_WINDOW items, and a weight for each distance.
             Within a pass the heads do not see one another's choices; this term does. Empty is
             the paper's model.
         cross_attention: whether the decoder looks at Z besides its own prefix.
