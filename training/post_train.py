@@ -217,7 +217,11 @@ def make_source(
         with console.status("searching the evaluator's lists"):
             searched = search_all(two.labeller.evaluator, train, list_size, here.device)
     source = PolicyPairs(
-        two.labeller.evaluator, list_size, pairs.draws, pairs.temperature, searched
+        two.labeller.evaluator,
+        list_size,
+        pairs.draws,
+        pairs.temperature,
+        None if searched is None else searched.lists,
     )
     return source, two, refusal
 

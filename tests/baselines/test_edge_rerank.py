@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.model.tiny import SPEC as RICH
 from tests.model.tiny import one_row, random_batch
 from training.baselines.edge_rerank import beam_search
+from training.pairs.ensemble import Ensemble
 from training.pairs.evaluator import Evaluator
 from training.pairs.search import search_lists
 from training.settings import EvaluatorSettings
@@ -58,7 +59,7 @@ def test_a_wide_beam_finds_the_best_of_all_lists(
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=SEEDS)
 def test_a_beam_of_one_or_a_settled_one_is_greedy(counts: list[int], seed: int) -> None:
     model, batch = lively_evaluator(), random_batch(counts, seed=seed)
-    greedy = search_lists(model, batch, 4)[:, : min(4, max(counts))]
+    greedy = search_lists(Ensemble([model]), batch, 4)[0][:, : min(4, max(counts))]
     assert torch.equal(beam_search(model, batch, 4, beam=1), greedy)
     assert torch.equal(beam_search(model, batch, 4, beam=5, stable=0.0), greedy)
 

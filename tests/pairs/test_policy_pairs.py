@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from contracts.features import Categorical, FeatureGroup
 from tests.model.tiny import SPEC, cold, lively_model, one_row, padded, random_batch
 from tests.pairs.evaluators import evaluator, logits
 from training.data.batch import Batch
 from training.decoding.omtp import OmtpDecode
 from training.pairs.base import row_seeds
-from training.pairs.evaluator import Evaluator, repeated_categories
+from training.pairs.evaluator import WINDOWS, Evaluator, Kinship
 from training.pairs.policy import PolicyPairs, draw_lists
 from training.settings import EvaluatorSettings
 
@@ -152,13 +153,34 @@ def test_a_discounted_value_counts_positions_as_dcg_does() -> None:
         assert float(value[number]) == pytest.approx(expected, rel=1e-4)
 
 
-def test_repeats_are_counted_by_window() -> None:
-    """Colours a, b, a, a: shares of the last 1, 2, 4 and 8 items that are like the item itself."""
+def test_kin_is_counted_by_window() -> None:
+    """Colours a, b, a, a: what they are to those among the last 1, 2, 4 and 8 before them.
+
+    First whether they are equal, then the product of their vectors: here b goes with a, and no
+    other value with any.
+    """
+    colours = FeatureGroup(categorical=(Categorical(name="colour", width=4, buckets=6),))
+    kinship = Kinship(colours, identity=None)
+    with torch.no_grad():
+        kinship.before[0].weight.zero_()
+        kinship.before[0].weight[5, 0] = 2.0
+        kinship.after[0].weight.zero_()
+        kinship.after[0].weight[6, 0] = 3.0
     item_cat = torch.tensor([[[5], [6], [5], [5]]])
-    shares = repeated_categories(item_cat, torch.tensor([[0, 1, 2, 3]]))[0]
-    assert shares.tolist() == [
+    shares = kinship.of_lists(item_cat, torch.tensor([[0, 1, 2, 3]]))[0]
+    by_window = shares.view(4, len(WINDOWS), 2)
+    assert by_window[..., 0].tolist() == [
         [0, 0, 0, 0],
         [0, 0, 0, 0],
         [0, 1 / 2, 1 / 4, 1 / 8],
         [1, 1 / 2, 2 / 4, 2 / 8],
     ]
+    goes = [0.0] * 4
+    assert by_window[..., 1].tolist() == [goes, [6, 6 / 2, 6 / 4, 6 / 8], goes, goes]
+
+
+def test_an_identity_has_no_learned_kin() -> None:
+    """Pairs of items are too many to learn; that an item stands there twice still counts."""
+    made = evaluator()
+    assert made.item_id == 0
+    assert made.kinship.columns == 2 * SPEC.item.categorical_columns - 1

@@ -11,6 +11,7 @@ from tests.model.tiny import lively_model, one_row, padded, random_batch
 from tests.pairs.evaluators import evaluator, logits
 from training.data.batch import Batch
 from training.pairs.base import row_seeds
+from training.pairs.ensemble import Ensemble
 from training.pairs.policy import PolicyPairs, draw_lists
 from training.pairs.search import search_lists
 
@@ -26,7 +27,8 @@ def scores_by_prefix(batch: Batch, prefix: list[int], free: list[int]) -> list[f
 @given(shapes, st.integers(1, 7), st.integers(0, 2**31), st.integers(0, 4))
 def test_each_item_is_the_best_next_one(counts: list[int], n: int, seed: int, more: int) -> None:
     batch = random_batch(counts, seed=seed)
-    lists = search_lists(evaluator(), padded(batch, more), n)
+    lists, expected = search_lists(Ensemble([evaluator()]), padded(batch, more), n)
+    assert expected.shape == (len(counts), n, max(counts) + more)
     assert lists.dtype == torch.int64
     for row, m in enumerate(counts):
         found = lists[row].tolist()
@@ -38,17 +40,20 @@ def test_each_item_is_the_best_next_one(counts: list[int], n: int, seed: int, mo
             free = [j for j in range(m) if j not in real[:k]]
             scores = scores_by_prefix(alone, real[:k], free)
             assert scores[free.index(item)] >= max(scores) - 1e-4
+            torch.testing.assert_close(
+                expected[row, k, free], torch.tensor(scores).sigmoid(), atol=1e-4, rtol=1e-3
+            )
 
 
 def test_the_searched_list_is_a_rival_of_the_draws() -> None:
     """By the slate's row, whatever the batch; where it is the best it is chosen."""
     policy, batch = lively_model(4), random_batch([9] * 12, seed=5)
-    searched = search_lists(evaluator(), batch, 5).numpy().astype(np.int64)
+    searched, _ = search_lists(Ensemble([evaluator()]), batch, 5)
     seeds = row_seeds(0, 1, batch.row)
-    source = PolicyPairs(evaluator(), 5, 3, 1.0, searched)
+    source = PolicyPairs(evaluator(), 5, 3, 1.0, searched.numpy().astype(np.int64))
     pairs = source.pairs(batch, policy, seeds)
     drawn = draw_lists(policy, batch, 5, 3, 1.0, seeds)
-    rivals = torch.cat([drawn, torch.from_numpy(searched).unsqueeze(1)], dim=1)
+    rivals = torch.cat([drawn, searched.unsqueeze(1)], dim=1)
     values = evaluator().value(batch, rivals)
     best = values.argmax(1)
     assert (best == 4).float().mean() > 0.5

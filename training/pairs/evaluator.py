@@ -19,8 +19,10 @@ from training.model.encoder import GroupEmbedding
 from training.model.layers import EncoderLayer, causal_mask
 from training.settings import EvaluatorSettings
 
-#: How far back an item's like is looked for, in list positions.
+#: How far back an item's kin is looked for, in list positions.
 WINDOWS = (1, 2, 4, 8)
+#: Width of a value's vectors in the learned part of it.
+KIN_WIDTH = 8
 
 
 class Evaluator(nn.Module):
@@ -46,9 +48,10 @@ class Evaluator(nn.Module):
             EncoderLayer(width, settings.attention_heads, 2, settings.dropout)
             for _ in range(settings.layers)
         )
-        # How often an item's categories stood just before it: what a small Transformer would need
-        # many lists to learn by itself.
-        self.repeats = nn.Linear(len(WINDOWS) * spec.item.categorical_columns, width)
+        # What stood just before an item and is kin to it: what a small Transformer would need many
+        # lists to learn by itself.
+        self.kinship = Kinship(spec.item, self.item_id)
+        self.repeats = nn.Linear(len(WINDOWS) * self.kinship.columns, width)
         # The item alone reaches the output too: the Transformer then learns what the list adds.
         self.own = nn.Linear(width, 1)
         self.context = nn.Linear(width, 1)
@@ -76,7 +79,7 @@ class Evaluator(nn.Module):
         index = lists_BN.clamp(min=0).unsqueeze(-1).expand(-1, -1, items_BMD.size(-1))
         own_BND = items_BMD.gather(1, index)
         place = torch.arange(lists_BN.size(1), device=lists_BN.device)
-        x_BND = self.enter(own_BND, place, repeated_categories(item_cat_BMC, lists_BN))
+        x_BND = self.enter(own_BND, place, self.kinship.of_lists(item_cat_BMC, lists_BN))
         mask = causal_mask(0, lists_BN.size(1), lists_BN.device)
         for layer in self.layers:
             x_BND = layer(x_BND, mask)
@@ -98,24 +101,31 @@ class Evaluator(nn.Module):
         return item_losses(predicted, batch, self.binary)[batch.exposed >= 0].mean()
 
     @torch.no_grad()
-    def value(self, batch: Batch, lists_BLN: Tensor) -> Tensor:
-        """Value of whole lists [B, L]: the sum of expected utilities over their positions.
-
-        With ``discounted`` each position counts 1 / log2(k + 1), as in DCG: for logs whose
-        positions are not real ones, where the sum would be the same in any order.
-        """
+    def expected(self, batch: Batch, lists_BLN: Tensor) -> Tensor:
+        """Expected utility of each position of several lists a request [B, L, N]."""
         batch_size, lists, length = lists_BLN.shape
         items = self.items(batch).repeat_interleave(lists, dim=0)
         categories = batch.item_cat.repeat_interleave(lists, dim=0)
-        flat = lists_BLN.reshape(batch_size * lists, length)
-        predicted = self(items, categories, flat)
+        predicted = self(items, categories, lists_BLN.reshape(batch_size * lists, length))
         predicted = predicted.sigmoid() if self.binary else predicted
-        predicted = predicted.masked_fill(flat < 0, 0.0)
-        if self.discounted:
-            place = torch.arange(length, device=flat.device)
-            predicted = predicted / torch.log2(place + 2.0)
-        total: Tensor = predicted.sum(1)
-        return total.view(batch_size, lists)
+        return predicted.view(batch_size, lists, length)  # type: ignore[no-any-return]
+
+    def value(self, batch: Batch, lists_BLN: Tensor) -> Tensor:
+        """Value of whole lists [B, L], as ``list_values`` sums it up."""
+        return list_values(self.expected(batch, lists_BLN), lists_BLN, self.discounted)
+
+
+def list_values(expected_BLN: Tensor, lists_BLN: Tensor, discounted: bool) -> Tensor:
+    """The sum of expected utilities over the positions of lists [B, L].
+
+    With ``discounted`` each position counts 1 / log2(k + 1), as in DCG: for logs whose positions
+    are not real ones, where the sum would be the same in any order.
+    """
+    expected = expected_BLN.masked_fill(lists_BLN < 0, 0.0)
+    if discounted:
+        place = torch.arange(lists_BLN.size(2), device=lists_BLN.device)
+        expected = expected / torch.log2(place + 2.0)
+    return expected.sum(2)
 
 
 def identity_column(group: FeatureGroup, name: str) -> int | None:
@@ -124,17 +134,45 @@ def identity_column(group: FeatureGroup, name: str) -> int | None:
     return names.index(name) if name in names else None
 
 
-def repeated_categories(item_cat_BMC: Tensor, lists_BN: Tensor) -> Tensor:
-    """Share of the last w items with the same value, for each feature and window [B, N, C * W]."""
-    index = lists_BN.clamp(min=0).unsqueeze(-1).expand(-1, -1, item_cat_BMC.size(-1))
-    rows_BNC = item_cat_BMC.gather(1, index)
-    same = (rows_BNC.unsqueeze(2) == rows_BNC.unsqueeze(1)).float()  # [B, N, N, C]
-    place = torch.arange(lists_BN.size(1), device=lists_BN.device)
-    return window_shares(same, place.unsqueeze(1) - place.unsqueeze(0))
+class Kinship(nn.Module):
+    """How an item's categories go with those of the items just before it.
+
+    For each categorical feature: whether the values are equal, and, except for the identity, a
+    learned product of the two values' vectors (a lens goes with a camera). Either is averaged over
+    the last w items, for each w of ``WINDOWS``.
+    """
+
+    def __init__(self, group: FeatureGroup, identity: int | None) -> None:
+        super().__init__()
+        self.learned = [c for c in range(group.categorical_columns) if c != identity]
+        rows = [group.categorical[column].rows for column in self.learned]
+        self.before = nn.ModuleList(nn.Embedding(count, KIN_WIDTH) for count in rows)
+        self.after = nn.ModuleList(nn.Embedding(count, KIN_WIDTH) for count in rows)
+        for table in self.after:
+            nn.init.zeros_(table.weight)  # type: ignore[arg-type]
+        self.columns = group.categorical_columns + len(self.learned)
+
+    def forward(self, earlier_BKC: Tensor, later_BNC: Tensor) -> Tensor:
+        """Kinship of later items to earlier ones [B, N, K, columns]."""
+        same = (later_BNC.unsqueeze(2) == earlier_BKC.unsqueeze(1)).float()
+        if not self.learned:
+            return same
+        products = [
+            after(later_BNC[..., column]) @ before(earlier_BKC[..., column]).transpose(1, 2)
+            for column, before, after in zip(self.learned, self.before, self.after)
+        ]
+        return torch.cat([same, torch.stack(products, dim=-1)], dim=-1)
+
+    def of_lists(self, item_cat_BMC: Tensor, lists_BN: Tensor) -> Tensor:
+        """For each position of a list, over the items before it [B, N, columns * W]."""
+        index = lists_BN.clamp(min=0).unsqueeze(-1).expand(-1, -1, item_cat_BMC.size(-1))
+        rows_BNC = item_cat_BMC.gather(1, index)
+        place = torch.arange(lists_BN.size(1), device=lists_BN.device)
+        return window_shares(self(rows_BNC, rows_BNC), place.unsqueeze(1) - place.unsqueeze(0))
 
 
 def window_shares(same_BNKC: Tensor, back_NK: Tensor) -> Tensor:
-    """Share of same values among items ``back_NK`` positions before, by window [B, N, C * W]."""
+    """Mean kinship over items ``back_NK`` positions before, by window [B, N, columns * W]."""
     shares = []
     for window in WINDOWS:
         seen = ((back_NK > 0) & (back_NK <= window)).float() / window

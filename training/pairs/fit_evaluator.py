@@ -13,6 +13,7 @@ import torch
 import xxhash
 
 from training.data.arrays import SlateArrays
+from training.pairs.ensemble import Ensemble
 from training.pairs.evaluator import Evaluator, item_losses
 from training.settings import EvaluatorSettings
 
@@ -102,13 +103,25 @@ def fit_evaluator(
             break
     evaluator.load_state_dict(best)
     evaluator.eval().requires_grad_(False)
-    ours = held_out_losses(evaluator, held_out, device)
-    report = _gate(ours, position_rate_losses(train, held_out), shown, settings.min_gain)
+    report = report_of(evaluator, train, held_out, settings.min_gain, device)
     progress(
         f"evaluator: held-out loss {report.loss:.5f}, by position alone "
         f"{report.position_rate_loss:.5f}"
     )
     return evaluator, report
+
+
+def report_of(
+    evaluator: Evaluator | Ensemble,
+    train: SlateArrays,
+    held_out: SlateArrays,
+    min_gain: float,
+    device: torch.device,
+) -> EvaluatorReport:
+    """How well held-out slates are predicted, against the position's rate on ``train``."""
+    ours = held_out_losses(evaluator, held_out, device)
+    shown = held_out.exposed >= 0
+    return _gate(ours, position_rate_losses(train, held_out), shown, min_gain)
 
 
 def _gate(ours: Float64, position: Float64, shown: Bools, min_gain: float) -> EvaluatorReport:
@@ -123,12 +136,15 @@ def _gate(ours: Float64, position: Float64, shown: Bools, min_gain: float) -> Ev
 
 
 @torch.no_grad()
-def held_out_losses(evaluator: Evaluator, slates: SlateArrays, device: torch.device) -> Float64:
+def held_out_losses(
+    evaluator: Evaluator | Ensemble, slates: SlateArrays, device: torch.device
+) -> Float64:
     """Log-loss or squared error of each shown item [S, N]; meaningless where none was shown."""
     evaluator.eval()
     losses = np.zeros(slates.exposed.shape)
     for batch in slates.batches(512, device):
-        predicted = evaluator(evaluator.items(batch), batch.item_cat, batch.exposed)
+        expected = evaluator.expected(batch, batch.exposed.unsqueeze(1))[:, 0]
+        predicted = torch.logit(expected, eps=1e-7) if evaluator.binary else expected
         each = item_losses(predicted, batch, evaluator.binary).cpu().numpy()
         losses[batch.row.cpu().numpy(), : each.shape[1]] = each
     return losses

@@ -32,7 +32,7 @@ class NextItems:
     def scores(self) -> Tensor:
         """Logit (binary utility) or value of each candidate at the next position [B, M]."""
         place = torch.tensor([self._lists_BK.size(1)], device=self._rows.device)
-        repeats = _repeats(self._batch.item_cat, self._lists_BK)
+        repeats = self._repeats()
         x_BMD = self._evaluator.enter(self._own_BMD, place, repeats)
         self._rivals = []
         for index, layer in enumerate(self._evaluator.layers):
@@ -40,6 +40,14 @@ class NextItems:
             x_BMD, key, value = _next_token(layer, x_BMD, cache)  # type: ignore[arg-type]
             self._rivals.append((key, value))
         return self._evaluator.leave(self._own_BMD, x_BMD, place)
+
+    def _repeats(self) -> Tensor:
+        """``Kinship.of_lists`` of every candidate if it came next [B, M, columns * W]."""
+        cat_BMC, lists_BK = self._batch.item_cat, self._lists_BK
+        index = lists_BK.clamp(min=0).unsqueeze(-1).expand(-1, -1, cat_BMC.size(-1))
+        kin_BMKC = self._evaluator.kinship(cat_BMC.gather(1, index), cat_BMC)
+        back = torch.arange(lists_BK.size(1), 0, -1, device=lists_BK.device)
+        return window_shares(kin_BMKC, back.unsqueeze(0).expand(cat_BMC.size(1), -1))
 
     def take(self, item_B: Tensor) -> None:
         """Put an item at the position that was scored last; -1 once a list has ended."""
@@ -86,12 +94,3 @@ def _next_token(
         weight = torch.cat([past, score], dim=-1).softmax(-1)
         seen = weight[..., :-1] @ cache[1] + weight[..., -1:] * value
     return layer.after_attention(x_BMD, attention.join(seen)), key, value
-
-
-def _repeats(item_cat_BMC: Tensor, lists_BK: Tensor) -> Tensor:
-    """``repeated_categories`` of every candidate if it came next [B, M, C * W]."""
-    index = lists_BK.clamp(min=0).unsqueeze(-1).expand(-1, -1, item_cat_BMC.size(-1))
-    rows_BKC = item_cat_BMC.gather(1, index)
-    same = (item_cat_BMC.unsqueeze(2) == rows_BKC.unsqueeze(1)).float()  # [B, M, K, C]
-    back = torch.arange(lists_BK.size(1), 0, -1, device=lists_BK.device)
-    return window_shares(same, back.unsqueeze(0).expand(item_cat_BMC.size(1), -1))

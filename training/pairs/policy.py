@@ -15,6 +15,7 @@ from training.data.batch import Batch
 from training.decoding.omtp import OmtpDecode
 from training.model.gen_reranker import GenReranker
 from training.pairs.base import Pairs, different
+from training.pairs.ensemble import Ensemble
 from training.pairs.evaluator import Evaluator
 
 
@@ -27,7 +28,7 @@ class PolicyPairs:
 
     def __init__(
         self,
-        evaluator: Evaluator,
+        evaluator: Evaluator | Ensemble,
         list_size: int,
         draws: int,
         temperature: float,

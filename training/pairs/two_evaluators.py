@@ -1,13 +1,17 @@
 """The two evaluators of policy pairs, fitted on different users: one labels, the other judges.
 
+The labelling one is an ensemble (``labellers`` members), for it is searched; the judge is one.
+
 Both are kept beside the run's checkpoints: a run that was killed need not fit them again, and
 whoever compares policies later (a refresh's gates) asks the judge that chose the epoch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,27 +20,33 @@ from contracts.features import FeatureSpec
 from contracts.reading import ContractError
 from training.checkpoint import load_tensors, save_atomically
 from training.data.arrays import SlateArrays
+from training.pairs.ensemble import Ensemble
 from training.pairs.evaluator import Evaluator
 from training.pairs.fit_evaluator import (
     ONE_SIDED_95,
     EvaluatorReport,
     fit_evaluator,
     held_out_losses,
+    report_of,
     share_of_users,
 )
 from training.settings import EvaluatorSettings
 
 EVALUATORS_FILE = "evaluators.pt"
 
-#: Weights of the two by name, as a checkpoint carries them.
-Weights = dict[str, dict[str, torch.Tensor]]
+#: Weights of one of them, and of the two by name, as a checkpoint carries them.
+State = dict[str, torch.Tensor]
+Weights = dict[str, State]
+
+
+Model = TypeVar("Model", Evaluator, Ensemble)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """An evaluator and how well it predicts held-out lists."""
+class Fitted(Generic[Model]):
+    """An evaluator, or several as one, and how well it predicts held-out lists."""
 
-    evaluator: Evaluator
+    evaluator: Model
     report: EvaluatorReport
 
 
@@ -44,14 +54,16 @@ class Fitted:
 class TwoEvaluators:
     """``labeller`` ranks the lists of pairs, ``judge`` the policy's lists after every epoch."""
 
-    labeller: Fitted
-    judge: Fitted
+    labeller: Fitted[Ensemble]
+    judge: Fitted[Evaluator]
 
     @property
     def weights(self) -> Weights:
         """What ``fit_two`` can go on from."""
-        both = {"labeller": self.labeller, "judge": self.judge}
-        return {name: one.evaluator.state_dict() for name, one in both.items()}
+        return {
+            "labeller": self.labeller.evaluator.state_dict(),
+            "judge": self.judge.evaluator.state_dict(),
+        }
 
     @property
     def accepted(self) -> bool:
@@ -82,51 +94,90 @@ def fit_two(
             f"{settings.judge_share:.2f} leaves none to label or none to judge; give "
             "slates of more users, or take mirrored pairs"
         )
-    fitted = []
-    for add, (name, part) in enumerate((("labeller", ~judged), ("judge", judged))):
-        own = train.take(part.nonzero()[0])
-        anew = Fitted(*fit_evaluator(own, valid, settings, seed + add, device))
-        if not start:
-            fitted.append(anew)
-            continue
-        further = _gone_on(own, valid, settings, seed + add, device, start[name])
+    own, judges = (train.take(part.nonzero()[0]) for part in (~judged, judged))
+    fit = _Fit(valid, settings, device)
+    earlier = start or {}
+    return TwoEvaluators(
+        labeller=fit.several(own, seed, earlier.get("labeller")),
+        judge=fit.one(judges, seed + 1, earlier.get("judge")),
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Fits evaluators anew and, where there are earlier ones, from those; gives the better."""
+
+    valid: SlateArrays
+    settings: EvaluatorSettings
+    device: torch.device
+
+    def one(self, own: SlateArrays, seed: int, start: State | None) -> Fitted[Evaluator]:
+        anew = self._fit(own, seed, None)
+        if start is None:
+            return anew
+        further = self._fit(own, seed, start)
         # In doubt the one that has seen more.
-        fitted.append(anew if _surely_better(anew, further, valid, device) else further)
-    return TwoEvaluators(*fitted)
+        return anew if self._surely_better(anew, further) else further
+
+    def several(self, own: SlateArrays, seed: int, start: State | None) -> Fitted[Ensemble]:
+        anew = self._ensemble(own, seed, [None] * self.settings.labellers)
+        if start is None:
+            return anew
+        further = self._ensemble(own, seed, self._members(start))
+        return anew if self._surely_better(anew, further) else further
+
+    def _ensemble(
+        self, own: SlateArrays, seed: int, starts: Sequence[State | None]
+    ) -> Fitted[Ensemble]:
+        # The judge has the seed after the first member's.
+        seeds = [seed, *range(seed + 2, seed + 1 + len(starts))]
+        members = [self._fit(own, *each).evaluator for each in zip(seeds, starts)]
+        ensemble = Ensemble(members)
+        least = self.settings.min_gain
+        return Fitted(ensemble, report_of(ensemble, own, self.valid, least, self.device))
+
+    def _members(self, start: State) -> list[State]:
+        """The weights of each member of an ensemble's."""
+        found = [
+            {name.removeprefix(prefix): value for name, value in start.items() if prefix in name}
+            for prefix in (f"members.{index}." for index in range(self.settings.labellers))
+        ]
+        if not all(found) or sum(map(len, found)) != len(start):
+            raise _other_size()
+        return found
+
+    def _fit(self, own: SlateArrays, seed: int, start: State | None) -> Fitted[Evaluator]:
+        try:
+            found = fit_evaluator(own, self.valid, self.settings, seed, self.device, start=start)
+        except RuntimeError as error:
+            if start is None:
+                raise
+            raise _other_size() from error
+        return Fitted(*found)
+
+    def _surely_better(self, one: Fitted[Model], other: Fitted[Model]) -> bool:
+        """Whether held-out lists are predicted better, one-sided at the 5 % level."""
+        shown = self.valid.exposed >= 0
+        losses = [held_out_losses(x.evaluator, self.valid, self.device) for x in (other, one)]
+        saved = np.where(shown, losses[0] - losses[1], 0.0).sum(axis=1)
+        if len(saved) < 2:
+            return False
+        return bool(saved.mean() > ONE_SIDED_95 * saved.std(ddof=1) / len(saved) ** 0.5)
 
 
-def _surely_better(one: Fitted, other: Fitted, held_out: SlateArrays, device: torch.device) -> bool:
-    """Whether held-out lists are predicted better, one-sided at the 5 % level."""
-    shown = held_out.exposed >= 0
-    losses = [held_out_losses(each.evaluator, held_out, device) for each in (other, one)]
-    saved = np.where(shown, losses[0] - losses[1], 0.0).sum(axis=1)
-    if len(saved) < 2:
-        return False
-    return bool(saved.mean() > ONE_SIDED_95 * saved.std(ddof=1) / len(saved) ** 0.5)
-
-
-def _gone_on(
-    own: SlateArrays,
-    valid: SlateArrays,
-    settings: EvaluatorSettings,
-    seed: int,
-    device: torch.device,
-    start: dict[str, torch.Tensor],
-) -> Fitted:
-    try:
-        return Fitted(*fit_evaluator(own, valid, settings, seed, device, start=start))
-    except RuntimeError as error:
-        raise ContractError(
-            "the evaluators of the checkpoint that this starts from are of another size; keep "
-            "post_train.pairs.evaluator's width, layers and heads as they were"
-        ) from error
+def _other_size() -> ContractError:
+    return ContractError(
+        "the evaluators of the checkpoint that this starts from are of another size; keep "
+        "post_train.pairs.evaluator's width, layers, heads and labellers as they were"
+    )
 
 
 def save_two(file: Path, two: TwoEvaluators, identity: str) -> None:
     """Write both atomically; ``identity`` is a hash of all that they depend on."""
     state: dict[str, object] = {"identity": identity}
-    for name, one in (("labeller", two.labeller), ("judge", two.judge)):
-        state[name] = {"weights": one.evaluator.state_dict(), "report": asdict(one.report)}
+    reports = {"labeller": two.labeller.report, "judge": two.judge.report}
+    for name, weights in two.weights.items():
+        state[name] = {"weights": weights, "report": asdict(reports[name])}
     save_atomically(file, state)
 
 
@@ -148,8 +199,10 @@ def load_two(
     if identity is not None and state.get("identity") != identity:
         return None
     try:
+        members = [Evaluator(spec, settings) for _ in range(settings.labellers)]
         return TwoEvaluators(
-            *(_restore(state[name], spec, settings, device) for name in ("labeller", "judge"))
+            labeller=_restore(Ensemble(members), state["labeller"], device),
+            judge=_restore(Evaluator(spec, settings), state["judge"], device),
         )
     except (KeyError, TypeError, RuntimeError) as error:
         raise ContractError(
@@ -157,10 +210,7 @@ def load_two(
         ) from error
 
 
-def _restore(
-    state: dict[str, object], spec: FeatureSpec, settings: EvaluatorSettings, device: torch.device
-) -> Fitted:
-    evaluator = Evaluator(spec, settings).to(device)
-    evaluator.load_state_dict(state["weights"])  # type: ignore[arg-type]
-    evaluator.eval().requires_grad_(False)
-    return Fitted(evaluator, EvaluatorReport(**state["report"]))  # type: ignore[arg-type]
+def _restore(evaluator: Model, state: dict[str, Any], device: torch.device) -> Fitted[Model]:
+    evaluator.load_state_dict(state["weights"])
+    evaluator.to(device).eval().requires_grad_(False)
+    return Fitted(evaluator, EvaluatorReport(**state["report"]))

@@ -144,6 +144,8 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
         discount: how a list's value sums up over positions. ``none`` is the expected utility of
             the list as shown; ``log`` weighs position k by 1 / log2(k + 1), for pseudo-lists,
             whose positions were never on a screen.
+        labellers: evaluators that label; what they expect is averaged. The list that one of them
+            finds best is too often one on which it errs.
         judge_share: share of the users whose lists fit a second evaluator. It labels nothing: it
             judges the policy's lists after every epoch, so that an epoch is not chosen by the
             evaluator that it was trained to please.
@@ -158,10 +160,11 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     id_dropout: float = 0.0
     min_gain: float = 0.005
     discount: Literal["none", "log"] = "none"
+    labellers: int = 1
     judge_share: float = 1 / 3
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "width", "layers", "attention_heads")
+        _at_least(self, 1, "width", "layers", "attention_heads", "labellers")
         _check(self.width % self.attention_heads == 0, "attention_heads must divide width")
         _check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
         _check(0 <= self.id_dropout <= 1, "id_dropout must be in [0, 1]")

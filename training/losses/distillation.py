@@ -1,0 +1,34 @@
+"""Distillation of evaluators into the policy, position by position.
+
+A pair says which of two lists is better; the evaluators know what each candidate would earn at
+each position of a list. Sequence-level distillation (Kim & Rush, arXiv 1606.07947) with the
+teacher's whole distribution in the place of its choice (Hinton et al., arXiv 1503.02531).
+
+Axes: B slates, N list positions, M candidates.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from training.losses.likelihood import chosen_before, mean_over_lists
+from training.model.layers import BLOCKED, is_free
+
+
+def distillation_loss(
+    logits_BNM: Tensor, lists_BN: Tensor, scores_BNM: Tensor, temperature: float
+) -> Tensor:
+    """Cross-entropy of the policy to softmax(scores / temperature), in nats a position.
+
+    Args:
+        logits_BNM: of the policy along ``lists_BN`` (GenReranker.block_logits).
+        scores_BNM: the teacher's, of every candidate after the same items.
+        temperature: near 0 only the teacher's best item counts.
+    """
+    before = chosen_before(lists_BN, logits_BNM.size(-1))[:, :-1]
+    out = before | ~is_free(logits_BNM)
+    log_p = logits_BNM.float().masked_fill(out, BLOCKED).log_softmax(dim=-1)
+    target = (scores_BNM / temperature).masked_fill(out, BLOCKED).softmax(dim=-1)
+    # Where a candidate is out both sides have nothing: 0 times a large number, but never NaN.
+    each = -(target * log_p.masked_fill(out, 0.0)).sum(-1)
+    return mean_over_lists(each, lists_BN >= 0)
