@@ -23,6 +23,21 @@ def collapse(limit: float, scores: Mapping[str, float]) -> str:
     )
 
 
+def extrapolation(max_kl: float, max_optimism: float, scores: Mapping[str, float]) -> str:
+    """Why post-training has gone far enough (``training/optimism.py`` has the scores), or "".
+
+    Not an alarm: the epochs before are sound. A limit of 0 is none.
+    """
+    for name, limit, what in (
+        ("kl", max_kl, "nats a list from the policy that it began with"),
+        ("optimism", max_optimism, "of the gain a list is seen by the labelling evaluators alone"),
+    ):
+        value = scores.get(f"held_out/{name}", 0.0)
+        if 0 < limit < value:
+            return f"{name} {value:.3g} {what} (limit {limit:g})"
+    return ""
+
+
 def auc_without_ndcg(given: Mapping[str, float], model: Mapping[str, float]) -> str:
     """Good AUC with poor NDCG: the heads know the items and not their order (L_o too light)."""
     auc = model.get("auc", 0.0) - given.get("auc", 0.0)

@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from contracts.datasets import SPLITS, Dataset, read_dataset
+from contracts.datasets import SPLITS, read_dataset
 from contracts.reading import ContractError
 from training.alarms import auc_without_ndcg
 from training.checkpoint import load_checkpoint
 from training.command import console, exit_codes
-from training.data.arrays import SlateArrays, load_slates
+from training.data.arrays import load_slates
 from training.decoding.run import Mode, decode_slates
 from training.distributed import processes
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.metrics import given_order
 from training.evaluation.report import comparison_table, write_comparison
-from training.sources.world import World, WorldSettings
+from training.evaluation.truth import true_feedback, world_of, world_rows
 
 EPILOG = """Examples:
 
@@ -119,28 +119,6 @@ def evaluate(
         extra=extra,
         resamples=resamples,
     )
-
-
-def world_of(dataset: Dataset) -> World:
-    """The world that a simulated dataset was drawn from."""
-    return World(msgspec.convert(dataset.settings["world"], WorldSettings))
-
-
-def world_rows(world: World, slates: SlateArrays) -> tuple[Orders, Orders]:
-    """User rows [S] and candidate item rows [S, M] of simulated slates."""
-    items = np.full(slates.items.shape, -1, np.int64)
-    real = slates.items != ""
-    items[real] = world.item_rows(list(slates.items[real]))
-    return world.user_rows(list(slates.user)), items
-
-
-def true_feedback(
-    world: World, kind: str, users: Orders, items: Orders, order: Orders
-) -> npt.NDArray[np.float64]:
-    """Exact expected feedback [S] of the lists ``order`` (candidate indices, -1 ends a list)."""
-    shown = np.where(order >= 0, np.take_along_axis(items, order.clip(min=0), axis=1), -1)
-    total: npt.NDArray[np.float64] = world.expected(kind, users, shown).sum(axis=1)
-    return total
 
 
 def headline(comparison: Comparison) -> Comparison:

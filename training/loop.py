@@ -58,6 +58,8 @@ class Stage:
         identity: hash of everything that the stage's numbers depend on; a run resumes only under
             the same one.
         alarm: looks at an epoch's scalars and names a failure that ends the stage, or "".
+        enough: looks at an epoch's scores and says why neither it nor a later one may be chosen, or
+            "": the stage then ends as it was before.
         refusal: why the stage must not train at all, or ""; it then gives its input back, with
             this as the alarm.
         first_choice: the first epoch that may be chosen as the best.
@@ -72,6 +74,7 @@ class Stage:
     seed: int
     identity: str
     alarm: Callable[[dict[str, float]], str] = lambda _: ""
+    enough: Callable[[dict[str, float]], str] = lambda _: ""
     refusal: str = ""
     first_choice: int = 0
 
@@ -218,6 +221,9 @@ def _record(
     alarm = stage.alarm(row)
     if alarm:
         history.stopped = history.alarm = alarm
+        return False
+    if enough := stage.enough(row):
+        history.stopped = enough
         return False
     if epoch < min(stage.first_choice, stage.epochs):
         return False

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from training.data.batch import Batch
+from training.losses.distillation import distillation_loss
 from training.losses.dpo import PairLogProbs, lengths, rerank_dpo_loss
 from training.losses.likelihood import chosen_before, list_log_probs
 from training.losses.omtp import next_items_loss, ordering_loss
 from training.model.gen_reranker import GenReranker
 from training.pairs.base import PairSource, row_seeds
+from training.pairs.search import Searched
 from training.settings import PostTrainSettings, PretrainSettings
 
 Scalars = dict[str, Tensor]
@@ -75,11 +77,16 @@ class RerankDpoObjective(nn.Module):
     """Rerank-DPO (Eq. 8): the policy against its frozen copy, over a source's pairs.
 
     pi(Y) is the block factorisation that decoding uses (docs/paper_index.md, "Open"), unless
-    ``factorisation`` asks for head 1's.
+    ``factorisation`` asks for head 1's. With a ``teacher`` the evaluators are distilled as well.
     """
 
     def __init__(
-        self, model: GenReranker, source: PairSource, settings: PostTrainSettings, seed: int
+        self,
+        model: GenReranker,
+        source: PairSource,
+        settings: PostTrainSettings,
+        seed: int,
+        teacher: Searched | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -88,21 +95,47 @@ class RerankDpoObjective(nn.Module):
         self.source = source
         self.settings = settings
         self.seed = seed
+        self.teacher = teacher
 
     @property
     def reference(self) -> GenReranker:
         return self._reference[0]
 
     def forward(self, batch: Batch, epoch: int) -> tuple[Tensor, Scalars]:
+        settings = self.settings
+        encoded = self.model.encode(batch)
+        losses: list[Tensor] = []
+        scalars: Scalars = {}
+        if settings.dpo > 0:
+            loss, scalars = self._preferences(batch, epoch, encoded)
+            losses.append(settings.dpo * loss)
+        if settings.distil > 0 and self.teacher is not None:
+            lists, scores = self.teacher.of(batch)
+            logits = self.model.block_logits(*encoded, lists, self._block)
+            loss = distillation_loss(logits, lists, scores, settings.distil_temperature)
+            losses.append(settings.distil * loss)
+            scalars["distillation"] = loss.detach()
+        return torch.stack(losses).sum(), scalars
+
+    @property
+    def _block(self) -> int | None:
+        return 1 if self.settings.factorisation == "head_1" else None
+
+    def _preferences(
+        self, batch: Batch, epoch: int, encoded: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Scalars]:
+        """Eq. 8 over the source's pairs."""
         seeds = row_seeds(self.seed, epoch, batch.row)
         # Rounding may blur the loss; which lists are drawn and preferred it may not.
         with torch.autocast(batch.exposed.device.type, enabled=False):
             pairs = self.source.pairs(batch, self.model, seeds)
+        rows = torch.cat([pairs.rows(), pairs.rows()])
         both = torch.cat([pairs.chosen, pairs.rejected])
-        policy, mass = self._log_probs(self.model, batch, both)
+        policy, logits = self._log_probs(self.model, encoded, both, rows)
         with torch.no_grad():
-            reference, _ = self._log_probs(self.reference, batch, both)
-        size = batch.size
+            begun = self.reference.encode(batch)
+            reference, _ = self._log_probs(self.reference, begun, both, rows)
+        size = len(pairs.chosen)
         log_probs = PairLogProbs(policy[:size], policy[size:], reference[:size], reference[size:])
         loss, scalars = rerank_dpo_loss(
             log_probs,
@@ -112,23 +145,22 @@ class RerankDpoObjective(nn.Module):
             self.settings,
         )
         scalars["pairs"] = pairs.weight.mean()
-        scalars["mass_unshown"] = mass
+        scalars["mass_unshown"] = mass_on_unshown(logits.detach(), batch.exposed[rows], both)
         return loss, scalars
 
-    def _log_probs(self, model: GenReranker, batch: Batch, both: Tensor) -> tuple[Tensor, Tensor]:
-        """log p of each position [2B, N], and the mean mass on candidates that were not shown."""
-        z, prior = model.encode(batch)
-        z, prior = torch.cat([z, z]), torch.cat([prior, prior])
-        block = 1 if self.settings.factorisation == "head_1" else None
-        logits = model.block_logits(z, prior, both, block)
-        return list_log_probs(logits, both), mass_on_unshown(logits.detach(), batch, both)
+    def _log_probs(
+        self, model: GenReranker, encoded: tuple[Tensor, Tensor], lists: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """log p of each position [P, N], and the logits [P, N, M]."""
+        z, prior = encoded
+        logits = model.block_logits(z[rows], prior[rows], lists, self._block)
+        return list_log_probs(logits, lists), logits
 
 
-def mass_on_unshown(logits_BNM: Tensor, batch: Batch, lists_BN: Tensor) -> Tensor:
+def mass_on_unshown(logits_BNM: Tensor, exposed_BN: Tensor, lists_BN: Tensor) -> Tensor:
     """Mean probability, over the positions of lists, of candidates that were not shown."""
     candidates = logits_BNM.size(-1)
-    shown = chosen_before(batch.exposed, candidates)[:, -1]
-    shown = shown.repeat(lists_BN.size(0) // shown.size(0), 1)
+    shown = chosen_before(exposed_BN, candidates)[:, -1]
     before = chosen_before(lists_BN, candidates)[:, :-1]
     p = logits_BNM.float().masked_fill(before, -1e9).softmax(-1)
     mass = (p * (~shown).unsqueeze(1)).sum(-1)

@@ -11,7 +11,7 @@ import typer
 from contracts.datasets import Dataset
 from contracts.features import FeatureSpec
 from contracts.reading import ContractError, stable_hash
-from training.alarms import collapse, duplicates
+from training.alarms import collapse, duplicates, extrapolation
 from training.checkpoint import (
     Checkpoint,
     data_identity,
@@ -21,24 +21,13 @@ from training.checkpoint import (
 )
 from training.command import Refused, console, exit_codes, settings_for
 from training.curves import plot_history
-from training.data.arrays import SlateArrays, load_slates
+from training.data.arrays import load_slates
 from training.data.facts import FACTS, facts_of, facts_text
 from training.distributed import Processes, processes
+from training.labels import make_labels
 from training.loop import History, Stage, run_stage
 from training.objectives import RerankDpoObjective
-from training.pairs.base import PairSource
-from training.pairs.exposure import ExposurePairs
-from training.pairs.mirrored import MirroredPairs
-from training.pairs.policy import PolicyPairs
-from training.pairs.search import search_all
-from training.pairs.two_evaluators import (
-    EVALUATORS_FILE,
-    TwoEvaluators,
-    Weights,
-    fit_two,
-    load_two,
-    save_two,
-)
+from training.optimism import Optimism, true_gain
 from training.settings import TrainingSettings
 from training.validation import Validation
 
@@ -112,24 +101,37 @@ def post_train(
     model = begun.model().to(here.device)
     reference_sha256 = weights_sha256(begun.weights)
     known = sorted((name, weights_sha256(one)) for name, one in begun.evaluators.items())
-    source, two, refusal = make_source(
+    labels = make_labels(
         train,
         valid,
         settings,
         begun.evaluators,
         stable_hash([data_identity(dataset), known]),
         folder,
+        model,
         here,
     )
-    judge = None if two is None else two.judge.evaluator
+    judge = None if labels.two is None else labels.two.judge.evaluator
     list_size = min(spec.list_size, int(valid.count.max()))
     all_shown = bool((valid.count <= (valid.exposed >= 0).sum(1)).all())
     post = settings.post_train
+    objective = RerankDpoObjective(model, labels.source, post, settings.seed, labels.teacher)
+    further = None
+    if labels.two is not None:
+        further = Optimism(
+            model,
+            objective.reference,
+            valid,
+            here.device,
+            labels.two.labeller.evaluator,
+            labels.two.judge.evaluator,
+            true_gain(dataset, valid),
+        )
     stage = Stage(
         name="post_train",
-        objective=RerankDpoObjective(model, source, post, settings.seed),
+        objective=objective,
         optim=post.optim,
-        validate=Validation(model, valid, here.device, judge),
+        validate=Validation(model, valid, here.device, judge, further),
         # Where every candidate was shown, the log itself ranks lists; elsewhere the judge can.
         selection="ndcg" if all_shown else "value" if judge else "ndcg_shown",
         epochs=post.optim.epochs,
@@ -137,7 +139,8 @@ def post_train(
         identity=stable_hash(
             [data_identity(dataset), post, settings.seed, reference_sha256, list_size, known]
         ),
-        refusal=refusal,
+        refusal=labels.refusal,
+        enough=lambda scores: extrapolation(post.max_kl, post.max_optimism, scores),
         alarm=lambda scores: duplicates(scores) or collapse(post.collapse_nats, scores),
     )
     history = run_stage(stage, train, folder, here)
@@ -156,7 +159,7 @@ def post_train(
                 },
                 parents={**begun.parents, "reference_sha256": reference_sha256},
                 scores={stage.selection: history.best_score},
-                evaluators=begun.evaluators if two is None else two.weights,
+                evaluators=begun.evaluators if labels.two is None else labels.two.weights,
             ),
         )
         plot_history(history, folder / "curves.png", "Rerank-DPO")
@@ -166,64 +169,6 @@ def post_train(
 def made_by(settings: TrainingSettings, begun: TrainingSettings) -> TrainingSettings:
     """What a post-trained policy was made by: its model and pre-training are the checkpoint's."""
     return msgspec.structs.replace(settings, model=begun.model, pretrain=begun.pretrain)
-
-
-def make_source(
-    train: SlateArrays,
-    valid: SlateArrays,
-    settings: TrainingSettings,
-    earlier: Weights,
-    identity: str,
-    folder: Path,
-    here: Processes,
-) -> tuple[PairSource, TwoEvaluators | None, str]:
-    """The settings' pair source; for policy pairs also both evaluators, and why they are refused.
-
-    Args:
-        earlier: evaluators of the checkpoint to start from, or none.
-        identity: hash of the slates and of ``earlier``.
-        folder: where they are kept, and taken from by a run that goes on.
-    """
-    pairs = settings.post_train.pairs
-    if pairs.source == "exposure":
-        return ExposurePairs(pairs.alpha, pairs.gamma, pairs.examination), None, ""
-    if pairs.source == "mirrored":
-        return MirroredPairs(pairs.alpha, pairs.gamma, pairs.examination), None, ""
-    evaluator = pairs.evaluator
-    identity = stable_hash([identity, evaluator, settings.seed])
-    file = folder / EVALUATORS_FILE
-    two = load_two(file, train.spec, evaluator, here.device, identity)
-    if two is None:
-        two = fit_two(train, valid, evaluator, settings.seed, here.device, earlier or None)
-        if here.is_first:
-            save_two(file, two, identity)
-    for name, fitted in (("labelling", two.labeller), ("judging", two.judge)):
-        if here.is_first:
-            console.print(
-                f"{name} evaluator: held-out loss {fitted.report.loss:.5f}, by position alone "
-                f"{fitted.report.position_rate_loss:.5f} ({fitted.report.gain:+.2%})"
-            )
-    refusal = ""
-    if not two.accepted:
-        refusal = (
-            "the evaluators predict held-out feedback no better than the position alone "
-            f"({two.labeller.report.gain:+.2%} and {two.judge.report.gain:+.2%}, needed "
-            f"{pairs.evaluator.min_gain:+.2%} and not by chance); they may not label pairs. The "
-            "policy stays as it was; give more slates, or better features"
-        )
-    list_size = min(train.spec.list_size, int(train.count.max()))
-    searched = None
-    if pairs.searched and not refusal:
-        with console.status("searching the evaluator's lists"):
-            searched = search_all(two.labeller.evaluator, train, list_size, here.device)
-    source = PolicyPairs(
-        two.labeller.evaluator,
-        list_size,
-        pairs.draws,
-        pairs.temperature,
-        None if searched is None else searched.lists,
-    )
-    return source, two, refusal
 
 
 if __name__ == "__main__":

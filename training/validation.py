@@ -5,6 +5,8 @@ Axes: S slates, B batch, N list positions, M candidates.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -25,7 +27,7 @@ class Validation:
     (share of the items of head i that head 1 would have chosen there too), ``duplicates`` (share
     of lists with an item twice), ``moved`` (share of positions that differ from the given order),
     and with a judge ``value`` (expected utility of the list) and ``value_gain`` (over the given
-    order).
+    order). ``further`` scores of the decoded lists are added.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Validation:
         slates: SlateArrays,
         device: torch.device,
         judge: Evaluator | None = None,
+        further: Callable[[np.ndarray], dict[str, float]] | None = None,
     ) -> None:
         self.model = model
         self.slates = slates
         self.device = device
         self.judge = judge
+        self.further = further
         self.list_size = min(slates.spec.list_size, int(slates.count.max()))
         self.given = given_order(slates.count, self.list_size)
         self.given_value = None if judge is None else self._value(self.given)
@@ -68,6 +72,8 @@ class Validation:
             value = self._value(orders)
             scores["value"] = float(value.mean())
             scores["value_gain"] = float((value - self.given_value).mean())
+        if self.further is not None:
+            scores |= self.further(np.where(broken[:, None], -1, orders))
         self.model.train(was_training)
         return scores
 
@@ -80,7 +86,7 @@ class Validation:
             z, prior = self.model.encode(batch)
             logits = self.model.block_logits(z, prior, batch.exposed)
             log_p += float(list_log_probs(logits, batch.exposed).sum())
-            mass += float(mass_on_unshown(logits, batch, batch.exposed)) * batch.size
+            mass += float(mass_on_unshown(logits, batch.exposed, batch.exposed)) * batch.size
             count += batch.size
             lists = torch.from_numpy(orders[batch.row.cpu().numpy()]).to(self.device)
             before = chosen_before(lists, batch.candidates)[:, :-1]

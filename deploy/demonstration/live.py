@@ -27,7 +27,7 @@ from deploy.demonstration.truth import Judged, judge
 from deploy.local_broker import LocalBroker
 from deploy.local_triton import LocalTriton
 from streaming.traffic.tally import TrafficSummary
-from training.evaluate import world_of
+from training.evaluation.truth import world_of
 from training.sources.world import World
 
 #: Exploration of live traffic: without it no log can tell what another policy would have got.

@@ -14,7 +14,7 @@ from contracts.datasets import Dataset, read_dataset
 from contracts.slate_columns import from_table
 from contracts.slates import RerankRequest, Slate
 from handlers.client import RerankClient
-from training.evaluate import world_of
+from training.evaluation.truth import world_of
 
 WARM_UP = 20
 

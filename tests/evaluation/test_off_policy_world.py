@@ -18,7 +18,6 @@ from contracts.features import FeatureSpec
 from contracts.slate_columns import to_table
 from tests.evaluation.plackett_luce import PlackettLuce
 from training.data.arrays import encode_table
-from training.evaluate import true_feedback, world_rows
 from training.evaluation.off_policy.candidate import estimate_candidate
 from training.evaluation.off_policy.comparing import Weighing, compare_policies
 from training.evaluation.off_policy.estimate import Assumption, OffPolicyEstimate, OffPolicySettings
@@ -27,6 +26,7 @@ from training.evaluation.off_policy.logged import Logged
 from training.evaluation.off_policy.policies import ServedPolicy, logged_log_probs
 from training.evaluation.off_policy.q_hat import cross_fit
 from training.evaluation.off_policy.weights import cascade_weights, item_position_weights
+from training.evaluation.truth import true_feedback, world_rows
 from training.model.gen_reranker import GenReranker
 from training.settings import EvaluatorSettings, ModelSettings, OptimSettings
 from training.sources.base import Tally

@@ -16,9 +16,10 @@ from tests.pairs.evaluators import evaluator, logits
 from training.data.batch import Batch
 from training.decoding.omtp import OmtpDecode
 from training.pairs.base import row_seeds
+from training.pairs.drawing import draw_lists
 from training.pairs.evaluator import WINDOWS, Evaluator, Kinship
-from training.pairs.policy import PolicyPairs, draw_lists
-from training.settings import EvaluatorSettings
+from training.pairs.policy import PolicyPairs
+from training.settings import EvaluatorSettings, PairSettings
 
 POLICY = lively_model(4)
 shapes = st.lists(st.integers(1, 12), min_size=1, max_size=4)
@@ -36,7 +37,7 @@ class Constant(Evaluator):
 def test_the_evaluators_best_against_its_worst(counts: list[int], seed: int, draws: int) -> None:
     batch = random_batch(counts, seed=seed)
     row_seed = row_seeds(0, 1, batch.row + seed)
-    source = PolicyPairs(evaluator(), 5, draws, 1.0)
+    source = PolicyPairs(evaluator(), 5, PairSettings(draws=draws, temperature=1.0))
     pairs = source.pairs(batch, POLICY, row_seed)
     lists = draw_lists(POLICY, batch, 5, draws, 1.0, row_seed)
     assert lists.shape == (len(counts), draws + 1, 5)
@@ -60,7 +61,7 @@ def test_the_evaluators_best_against_its_worst(counts: list[int], seed: int, dra
 def test_a_slates_pair_is_the_same_in_any_batch(counts: list[int], seed: int, more: int) -> None:
     batch = random_batch(counts, seed=seed)
     row_seed = row_seeds(0, 2, batch.row + seed)
-    source = PolicyPairs(evaluator(), 5, 4, 1.0)
+    source = PolicyPairs(evaluator(), 5, PairSettings(draws=4, temperature=1.0))
     together = source.pairs(batch, POLICY, row_seed)
     wide = source.pairs(padded(batch, more), POLICY, row_seed)
     assert wide.chosen.tolist() == together.chosen.tolist()
@@ -74,7 +75,9 @@ def test_a_slates_pair_is_the_same_in_any_batch(counts: list[int], seed: int, mo
 def test_no_pair_where_all_values_are_equal() -> None:
     batch = random_batch([9] * 6)
     blind = Constant(SPEC, EvaluatorSettings())
-    pairs = PolicyPairs(blind, 5, 4, 1.0).pairs(batch, POLICY, row_seeds(0, 1, batch.row))
+    pairs = PolicyPairs(blind, 5, PairSettings(draws=4, temperature=1.0)).pairs(
+        batch, POLICY, row_seeds(0, 1, batch.row)
+    )
     assert pairs.weight.tolist() == [0.0] * 6
 
 
@@ -86,7 +89,9 @@ def test_no_pair_of_a_list_with_itself() -> None:
         def value(self, batch: Batch, lists_BLN: Tensor) -> Tensor:
             return 1 + 1e-6 * torch.arange(lists_BLN.size(1)).expand(lists_BLN.shape[:2])
 
-    source = PolicyPairs(Jittery(SPEC, EvaluatorSettings()), 5, 6, 1e-4)
+    source = PolicyPairs(
+        Jittery(SPEC, EvaluatorSettings()), 5, PairSettings(draws=6, temperature=1e-4)
+    )
     pairs = source.pairs(batch, POLICY, row_seeds(0, 1, batch.row))
     same = (pairs.chosen == pairs.rejected).all(1)
     assert same.any()

@@ -11,9 +11,11 @@ from tests.model.tiny import lively_model, one_row, padded, random_batch
 from tests.pairs.evaluators import evaluator, logits
 from training.data.batch import Batch
 from training.pairs.base import row_seeds
+from training.pairs.drawing import draw_lists
 from training.pairs.ensemble import Ensemble
-from training.pairs.policy import PolicyPairs, draw_lists
+from training.pairs.policy import PolicyPairs
 from training.pairs.search import search_lists
+from training.settings import PairSettings
 
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 
@@ -50,7 +52,9 @@ def test_the_searched_list_is_a_rival_of_the_draws() -> None:
     policy, batch = lively_model(4), random_batch([9] * 12, seed=5)
     searched, _ = search_lists(Ensemble([evaluator()]), batch, 5)
     seeds = row_seeds(0, 1, batch.row)
-    source = PolicyPairs(evaluator(), 5, 3, 1.0, searched.numpy().astype(np.int64))
+    source = PolicyPairs(
+        evaluator(), 5, PairSettings(draws=3, temperature=1.0), searched.numpy().astype(np.int64)
+    )
     pairs = source.pairs(batch, policy, seeds)
     drawn = draw_lists(policy, batch, 5, 3, 1.0, seeds)
     rivals = torch.cat([drawn, searched.unsqueeze(1)], dim=1)

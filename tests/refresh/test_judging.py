@@ -17,10 +17,10 @@ from contracts.slate_columns import to_table
 from contracts.slates import Slate
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.data.arrays import SlateArrays, encode_table
+from training.evaluation.divergence import mean_divergence
 from training.losses.likelihood import list_log_probs
 from training.model.gen_reranker import GenReranker
 from training.pairs.two_evaluators import fit_two, load_two, save_two
-from training.refreshing.judging import mean_divergence
 from training.settings import EvaluatorSettings, OptimSettings
 
 CPU = torch.device("cpu")

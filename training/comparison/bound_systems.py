@@ -14,7 +14,7 @@ from training.baselines.bounds import NoSettings
 from training.comparison.cases import Case
 from training.comparison.system import Slates, Trained
 from training.data.batch import Batch
-from training.evaluate import world_of
+from training.evaluation.truth import world_of
 
 
 class OracleSystem:

@@ -19,6 +19,7 @@ GREF = (
     "training/losses",
     "training/pairs",
     "training/objectives.py",
+    "training/labels.py",
     "training/loop.py",
     "training/pretrain.py",
     "training/post_train.py",

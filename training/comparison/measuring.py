@@ -18,10 +18,10 @@ from training.comparison.judging import Orders, lists_of
 from training.comparison.store import Arrays, Measured
 from training.comparison.system import Slates
 from training.data.arrays import SlateArrays
-from training.evaluate import true_feedback, world_of, world_rows
 from training.evaluation.alignment import align
 from training.evaluation.comparison import Result, compare
 from training.evaluation.metrics import evaluate_orders, given_order
+from training.evaluation.truth import true_feedback, world_of, world_rows
 
 #: Metrics of each list that are kept, so that systems can be paired; ``auc`` comes from places.
 KEPT = ("ndcg@5", "ndcg@10", "ndcg_shown@10", "gauc")

@@ -1,6 +1,6 @@
 """What a source of preference pairs is.
 
-Axes: B slates, N list positions.
+Axes: B slates, N list positions, P pairs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,24 @@ from training.model.gen_reranker import GenReranker
 
 @dataclass(frozen=True)
 class Pairs:
-    """One pair for each slate.
+    """Pairs of a batch of slates.
 
     Attributes:
-        chosen, rejected: int64 [B, N], candidate indices, -1 after the end.
-        weight: float32 [B], 1 for a pair, 0 where the slate gives none.
+        chosen, rejected: int64 [P, N], candidate indices, -1 after the end.
+        weight: float32 [P], 1 for a pair, 0 where the slate gives none.
+        slate: int64 [P], the row of each pair's slate in the batch; if left, P = B, one each.
     """
 
     chosen: Tensor
     rejected: Tensor
     weight: Tensor
+    slate: Tensor | None = None
+
+    def rows(self) -> Tensor:
+        """``slate``, filled in."""
+        if self.slate is not None:
+            return self.slate
+        return torch.arange(self.chosen.size(0), device=self.chosen.device)
 
 
 class PairSource(Protocol):

@@ -12,6 +12,7 @@ from contracts.features import FeatureSpec
 from contracts.reading import ContractError
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.data.arrays import SlateArrays, load_slates
+from training.evaluation.divergence import mean_divergence
 from training.evaluation.off_policy.candidate import estimate_candidate
 from training.evaluation.off_policy.estimate import OffPolicyEstimate
 from training.model.gen_reranker import GenReranker
@@ -22,7 +23,7 @@ from training.pairs.two_evaluators import EVALUATORS_FILE, load_two
 from training.refreshing.candidate import BEST
 from training.refreshing.champion import Champion
 from training.refreshing.findings import Drift, Evaluation
-from training.refreshing.judging import Policies, judge_policies, mean_divergence
+from training.refreshing.judging import Policies, judge_policies
 from training.refreshing.settings import RefreshSettings
 from training.release.store import ReleaseStore
 

@@ -10,19 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from contracts.reading import Strict
 from training.data.arrays import SlateArrays
 from training.decoding.run import Mode, decode_slates
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.metrics import evaluate_orders
-from training.losses.likelihood import chosen_before
 from training.model.gen_reranker import GenReranker
-from training.model.layers import BLOCKED
 from training.pairs.evaluator import Evaluator
 from training.pairs.examination import Examination
-from training.pairs.policy import draw_lists
 
 CHAMPION, CANDIDATE, VALUE = "champion", "candidate", "value"
 #: NDCG of shown items with feedback weighted by the inverse of the examination of its position.
@@ -137,35 +133,6 @@ def list_values(
         lists = torch.from_numpy(orders[batch.row.cpu().numpy()]).to(device)
         values.append(evaluator.value(batch, lists.unsqueeze(1))[:, 0].cpu().numpy())
     return np.concatenate(values).astype(np.float64)
-
-
-@torch.no_grad()
-def mean_divergence(
-    policy: GenReranker, reference: GenReranker, slates: SlateArrays, seed: int
-) -> float:
-    """Mean KL(policy || reference) over lists, in nats a list, at temperature 1.
-
-    One list is drawn from the policy for each request; the divergence of each next choice, given
-    the list so far, is exact, and their sum is an unbiased estimate that is never negative.
-    """
-    n = min(slates.spec.list_size, int(slates.count.max()))
-    device = next(policy.parameters()).device
-    total = 0.0
-    for batch in slates.batches(256, device):
-        lists = draw_lists(policy, batch, n, 1, 1.0, batch.row + seed)[:, 1]
-        log_p, log_q = (_next_choice(model, batch, lists) for model in (policy, reference))
-        each = (log_p.exp() * (log_p - log_q)).sum(-1).masked_fill(lists < 0, 0.0)
-        total += float(each.sum())
-    return max(0.0, total / len(slates))
-
-
-def _next_choice(model: GenReranker, batch: object, lists_BN: Tensor) -> Tensor:
-    """log p(. | y_<k) [B, N, M]; choices already made have the same tiny value in every model."""
-    model.eval()
-    z, prior = model.encode(batch)  # type: ignore[arg-type]
-    logits = model.block_logits(z, prior, lists_BN).float()
-    before = chosen_before(lists_BN, logits.size(-1))[:, :-1]
-    return logits.masked_fill(before, BLOCKED).log_softmax(-1).clamp(min=-1e4)
 
 
 def _has_twice(order: npt.NDArray[np.int64]) -> bool:

@@ -46,7 +46,7 @@ class ModelSettings(Strict, kw_only=True, frozen=True):
         attention_heads, feed_forward: of every block; feed_forward as a multiple of D.
         heads: H, the items decoded in one pass.
         pairwise: categorical item features (category, author) with a learned term between a
-            candidate's value and those of the last PAIR_WINDOW items, and a weight for each distance.
+            candidate's value and those of the last PAIR_WINDOW items, weighted by their distance.
             Within a pass the heads do not see one another's choices; this term does. Empty is
             the paper's model.
         cross_attention: whether the decoder looks at Z besides its own prefix.
@@ -183,7 +183,13 @@ class PairSettings(Strict, kw_only=True, frozen=True):
         examination: eta of k^-eta, the propensity that position k was looked at; U_i is weighted
             by its inverse (training/pairs/examination.py). 0 takes feedback as it is. Policy
             pairs need none: their evaluator knows the position.
-        draws, temperature: lists drawn for each request, and how freely (``policy``).
+        draw, draws, temperature: how lists are drawn for each request, how many, and how freely
+            (``policy``; training/pairs/drawing.py).
+        compare, margin: ``best_worst`` makes one pair of a request's lists, ``all`` one of every
+            two; only where their values differ by more than the margin, in utility a list.
+        pool: ``online`` draws from the policy as it is now, ``fixed`` always the same lists, from
+            the policy that post-training began with.
+        mix: share of the slates whose pair is a mirrored one of the log instead (``policy``).
         searched: whether the list that the evaluator would build is among them: the policy's own
             draws seldom hold the best of what the evaluator knows.
     """
@@ -192,13 +198,19 @@ class PairSettings(Strict, kw_only=True, frozen=True):
     alpha: float = 1.0
     gamma: float = 1.0
     examination: float = 0.0
+    draw: Literal["temperature", "gumbel_top", "perturbed"] = "temperature"
     draws: int = 3
+    compare: Literal["best_worst", "all"] = "best_worst"
+    margin: float = 0.0
+    pool: Literal["online", "fixed"] = "online"
+    mix: float = 0.0
     temperature: float = 1.0
     searched: bool = True
     evaluator: EvaluatorSettings = EvaluatorSettings()
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "alpha", "gamma", "examination")
+        _at_least(self, 0, "alpha", "gamma", "examination", "margin")
+        _check(0 <= self.mix < 1, "mix must be 0 or more, and below 1")
         # A slate's draws have 64 seeds of their own; at temperature 0 all draws are one list.
         _check(1 <= self.draws < 64, f"draws is {self.draws}; allowed: 1 to 63")
         _above(self, 0, "temperature")
@@ -207,7 +219,16 @@ class PairSettings(Strict, kw_only=True, frozen=True):
 class PostTrainSettings(Strict, kw_only=True, frozen=True):
     """Rerank-DPO (Eq. 8).
 
+    The loss is ``dpo`` times Eq. 8 with its likelihood term, and ``distil`` times the distance to
+    what the evaluators expect (training/losses/distillation.py).
+
     Attributes:
+        dpo, distil: the weights; distillation needs policy pairs, whose evaluators it learns from.
+        distil_temperature: of the evaluators' distribution over the candidates, in logits.
+        max_kl, max_optimism: post-training stops, and no later epoch is chosen, where the policy is
+            further than this from the one it began with (nats a list, KL) or the evaluators that
+            label see a gain over the given order that is this much larger than the judge's
+            (utility a list). 0: no limit.
         likelihood: an added term against likelihood displacement. ``nll`` adds the mean negative
             log-probability of the chosen list's items; ``dpop`` the fall of the chosen list
             below the reference (arXiv 2402.13228).
@@ -221,6 +242,11 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
 
     optim: OptimSettings = OptimSettings(epochs=3, learning_rate=3e-4)
     pairs: PairSettings = PairSettings()
+    dpo: float = 1.0
+    distil: float = 0.0
+    distil_temperature: float = 0.1
+    max_kl: float = 0.0
+    max_optimism: float = 0.0
     beta: float = 0.1
     label_smoothing: float = 0.0
     likelihood: Literal["none", "nll", "dpop"] = "nll"
@@ -231,7 +257,13 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
 
     def __post_init__(self) -> None:
         _above(self, 0, "beta", "collapse_nats")
-        _at_least(self, 0, "likelihood_weight")
+        _at_least(self, 0, "likelihood_weight", "dpo", "distil", "max_kl", "max_optimism")
+        _above(self, 0, "distil_temperature")
+        _check(self.dpo + self.distil > 0, "dpo and distil are both 0: nothing is left to learn")
+        _check(
+            self.distil == 0 or self.pairs.source == "policy",
+            "distil needs pairs.source: policy, whose evaluators it learns from",
+        )
         _check(0 <= self.label_smoothing < 0.5, "label_smoothing must be in [0, 0.5)")
 
 

@@ -1,0 +1,107 @@
+"""What post-training learns from: pairs, and the evaluators that some of them need."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.reading import stable_hash
+from training.command import console
+from training.data.arrays import SlateArrays
+from training.distributed import Processes
+from training.model.gen_reranker import GenReranker
+from training.pairs.base import PairSource
+from training.pairs.exposure import ExposurePairs
+from training.pairs.mirrored import MirroredPairs
+from training.pairs.mixed import MixedPairs
+from training.pairs.policy import PolicyPairs
+from training.pairs.search import Searched, search_all
+from training.pairs.two_evaluators import (
+    EVALUATORS_FILE,
+    TwoEvaluators,
+    Weights,
+    fit_two,
+    load_two,
+    save_two,
+)
+from training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What post-training learns from.
+
+    Attributes:
+        two: both evaluators of policy pairs. refusal: why they may not label, or "".
+        teacher: what is distilled, where the settings ask for it.
+    """
+
+    source: PairSource
+    two: TwoEvaluators | None = None
+    teacher: Searched | None = None
+    refusal: str = ""
+
+
+def make_labels(
+    train: SlateArrays,
+    valid: SlateArrays,
+    settings: TrainingSettings,
+    earlier: Weights,
+    identity: str,
+    folder: Path,
+    begun: GenReranker,
+    here: Processes,
+) -> Labels:
+    """The settings' pair source, with the evaluators that policy pairs need.
+
+    Args:
+        earlier: evaluators of the checkpoint to start from, or none.
+        identity: hash of the slates and of ``earlier``.
+        folder: where they are kept, and taken from by a run that goes on.
+        begun: the policy to start from.
+    """
+    pairs = settings.post_train.pairs
+    if pairs.source == "exposure":
+        return Labels(ExposurePairs(pairs.alpha, pairs.gamma, pairs.examination))
+    if pairs.source == "mirrored":
+        return Labels(MirroredPairs(pairs.alpha, pairs.gamma, pairs.examination))
+    evaluator = pairs.evaluator
+    identity = stable_hash([identity, evaluator, settings.seed])
+    file = folder / EVALUATORS_FILE
+    two = load_two(file, train.spec, evaluator, here.device, identity)
+    if two is None:
+        two = fit_two(train, valid, evaluator, settings.seed, here.device, earlier or None)
+        if here.is_first:
+            save_two(file, two, identity)
+    for name, fitted in (("labelling", two.labeller), ("judging", two.judge)):
+        if here.is_first:
+            console.print(
+                f"{name} evaluator: held-out loss {fitted.report.loss:.5f}, by position alone "
+                f"{fitted.report.position_rate_loss:.5f} ({fitted.report.gain:+.2%})"
+            )
+    refusal = ""
+    if not two.accepted:
+        refusal = (
+            "the evaluators predict held-out feedback no better than the position alone "
+            f"({two.labeller.report.gain:+.2%} and {two.judge.report.gain:+.2%}, needed "
+            f"{pairs.evaluator.min_gain:+.2%} and not by chance); they may not label pairs. The "
+            "policy stays as it was; give more slates, or better features"
+        )
+    list_size = min(train.spec.list_size, int(train.count.max()))
+    searched = None
+    distil = settings.post_train.distil > 0
+    if (pairs.searched or distil) and not refusal:
+        with console.status("searching the evaluators' lists"):
+            searched = search_all(two.labeller.evaluator, train, list_size, here.device)
+    source: PairSource = PolicyPairs(
+        two.labeller.evaluator,
+        list_size,
+        pairs,
+        searched.lists if searched is not None and pairs.searched else None,
+        copy.deepcopy(begun).eval() if pairs.pool == "fixed" else None,
+    )
+    if pairs.mix > 0:
+        mirrored = MirroredPairs(pairs.alpha, pairs.gamma, pairs.examination)
+        source = MixedPairs(source, mirrored, pairs.mix)
+    return Labels(source, two, searched if distil else None, refusal)
