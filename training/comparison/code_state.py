@@ -13,9 +13,12 @@ ROOT = TRAINING.parent
 
 #: What every result depends on.
 DATA = ("training/data", "training/sources", "contracts/encoding.py", "contracts/features.py")
+#: What of GReF's network the peers are built of.
+BLOCKS = ("training/model/encoder.py", "training/model/layers.py", "training/decoding/choice.py")
 METRICS = ("training/evaluation/metrics.py", "training/evaluation/alignment.py")
-MODEL = ("training/model", "training/decoding")
 GREF = (
+    "training/model",
+    "training/decoding",
     "training/losses",
     "training/pairs",
     "training/objectives.py",
@@ -25,8 +28,9 @@ GREF = (
     "training/post_train.py",
     "training/validation.py",
 )
-#: Two peers search or learn from the listwise evaluator.
+#: Peers share GReF's blocks; two search, or learn from, the listwise evaluator.
 PEERS = (
+    *BLOCKS,
     "training/baselines",
     "training/pairs/evaluator.py",
     "training/pairs/next_items.py",
@@ -42,7 +46,7 @@ def sources_state() -> str:
 @cache
 def code_state(gref: bool) -> str:
     """Twelve hex digits for GReF's results, or for those of the peers."""
-    parts = (*DATA, *METRICS, *MODEL, *(GREF if gref else PEERS))
+    parts = (*DATA, *METRICS, *(GREF if gref else PEERS))
     return stable_hash({part: _state(ROOT / part) for part in parts})[:12]
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from contracts.features import MAX_CANDIDATES, FeatureGroup, FeatureSpec
-from contracts.reading import ContractError
 from training.model.layers import EncoderLayer, block_where
-from training.settings import PAIR_WIDTH, ModelSettings
+from training.model.pair_vectors import PairVectors
+from training.settings import ModelSettings
 
 
 class GroupEmbedding(nn.Module):
@@ -33,42 +33,6 @@ class GroupEmbedding(nn.Module):
         for index, table in enumerate(self.tables):
             parts.append(table(cat[..., index]))
         return self.project(torch.cat(parts, dim=-1))  # type: ignore[no-any-return]
-
-
-class PairVectors(nn.Module):
-    """Vectors e and f of the pairwise term: e_y . f_j is what y, once shown, does to j.
-
-    Both tables of a feature begin as the same random directions, so that e . f is nearly 1 for
-    equal values and nearly 0 for others, and a scale of 0 in front: "how much does a repeat hurt"
-    is then one number to learn, and what else there is between values comes after.
-    """
-
-    def __init__(self, group: FeatureGroup, names: tuple[str, ...]) -> None:
-        super().__init__()
-        known = [feature.name for feature in group.categorical]
-        for name in names:
-            if name not in known:
-                raise ContractError(f"pairwise names {name}; allowed: {', '.join(known)}")
-        self.columns = [known.index(name) for name in names]
-        rows = [group.categorical[column].rows for column in self.columns]
-        self.before = nn.ModuleList(nn.Embedding(count, PAIR_WIDTH) for count in rows)
-        self.after = nn.ModuleList(nn.Embedding(count, PAIR_WIDTH) for count in rows)
-        for before, after in zip(self.before, self.after):
-            nn.init.normal_(before.weight)  # type: ignore[arg-type]
-            after.load_state_dict(before.state_dict())
-        self.scale = nn.Parameter(torch.zeros(len(names)))
-        # A step of the optimiser moves the scale by ten times as much as a weight.
-        self.gain = 10.0 / PAIR_WIDTH**0.5
-
-    def forward(self, item_cat: Tensor) -> Tensor:
-        """int32 [B, M, C] -> e and f side by side [B, M, 2 R]."""
-        e: list[Tensor] = []
-        f: list[Tensor] = []
-        for index, (before, after) in enumerate(zip(self.before, self.after)):
-            values = item_cat[..., self.columns[index]]
-            e.append(before(values))
-            f.append(after(values) * self.scale[index] * self.gain)
-        return torch.cat(e + f, dim=-1)
 
 
 class Encoder(nn.Module):
