@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 
 from contracts.reading import stable_hash
 from training.command import console
 from training.data.arrays import SlateArrays
 from training.distributed import Processes
+from training.label_store import LabelStore
 from training.model.gen_reranker import GenReranker
 from training.pairs.base import PairSource
 from training.pairs.exposure import ExposurePairs
@@ -17,14 +17,7 @@ from training.pairs.mirrored import MirroredPairs
 from training.pairs.mixed import MixedPairs
 from training.pairs.policy import PolicyPairs
 from training.pairs.search import Searched, search_all
-from training.pairs.two_evaluators import (
-    EVALUATORS_FILE,
-    TwoEvaluators,
-    Weights,
-    fit_two,
-    load_two,
-    save_two,
-)
+from training.pairs.two_evaluators import TwoEvaluators, Weights, fit_two
 from training.settings import TrainingSettings
 
 
@@ -49,7 +42,7 @@ def make_labels(
     settings: TrainingSettings,
     earlier: Weights,
     identity: str,
-    folder: Path,
+    store: LabelStore,
     begun: GenReranker,
     here: Processes,
 ) -> Labels:
@@ -58,7 +51,7 @@ def make_labels(
     Args:
         earlier: evaluators of the checkpoint to start from, or none.
         identity: hash of the slates and of ``earlier``.
-        folder: where they are kept, and taken from by a run that goes on.
+        store: where evaluators and their lists are kept.
         begun: the policy to start from.
     """
     pairs = settings.post_train.pairs
@@ -68,12 +61,14 @@ def make_labels(
         return Labels(MirroredPairs(pairs.alpha, pairs.gamma, pairs.examination))
     evaluator = pairs.evaluator
     identity = stable_hash([identity, evaluator, settings.seed])
-    file = folder / EVALUATORS_FILE
-    two = load_two(file, train.spec, evaluator, here.device, identity)
-    if two is None:
-        two = fit_two(train, valid, evaluator, settings.seed, here.device, earlier or None)
-        if here.is_first:
-            save_two(file, two, identity)
+    two = store.two(
+        identity,
+        train.spec,
+        evaluator,
+        here.device,
+        lambda: fit_two(train, valid, evaluator, settings.seed, here.device, earlier or None),
+        here.is_first,
+    )
     for name, fitted in (("labelling", two.labeller), ("judging", two.judge)):
         if here.is_first:
             console.print(
@@ -89,11 +84,17 @@ def make_labels(
             "policy stays as it was; give more slates, or better features"
         )
     list_size = min(train.spec.list_size, int(train.count.max()))
-    searched = None
+    searched: Searched | None = None
     distil = settings.post_train.distil > 0
     if (pairs.searched or distil) and not refusal:
         with console.status("searching the evaluators' lists"):
-            searched = search_all(two.labeller.evaluator, train, list_size, here.device)
+            searched = store.searched(
+                stable_hash([identity, list_size, pairs.beam]),
+                lambda: search_all(
+                    two.labeller.evaluator, train, list_size, here.device, pairs.beam
+                ),
+                here.is_first,
+            )
     source: PairSource = PolicyPairs(
         two.labeller.evaluator,
         list_size,

@@ -24,6 +24,7 @@ from training.curves import plot_history
 from training.data.arrays import load_slates
 from training.data.facts import FACTS, facts_of, facts_text
 from training.distributed import Processes, processes
+from training.label_store import LabelStore
 from training.labels import make_labels
 from training.loop import History, Stage, run_stage
 from training.objectives import RerankDpoObjective
@@ -87,8 +88,13 @@ def post_train(
     start: Path,
     out: Path,
     here: Processes,
+    labels_in: LabelStore | None = None,
 ) -> History:
-    """The stage as a function; leaves ``out``/post_train/best.pt."""
+    """The stage as a function; leaves ``out``/post_train/best.pt.
+
+    Args:
+        labels_in: where evaluators and their lists are kept; ``out``/post_train if left.
+    """
     folder = out / "post_train"
     begun = load_checkpoint(start)
     if begun.spec.hash() != spec.hash():
@@ -107,7 +113,7 @@ def post_train(
         settings,
         begun.evaluators,
         stable_hash([data_identity(dataset), known]),
-        folder,
+        labels_in or LabelStore(folder),
         model,
         here,
     )

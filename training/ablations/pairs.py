@@ -6,7 +6,7 @@ from typing import Any
 
 from training.ablations.ablation import Ablation, Arm
 
-_SHOWN: dict[str, Any] = {"post_train.pairs.source": "mirrored"}
+_SHOWN: dict[str, Any] = {"post_train.pairs.source": "mirrored", "post_train.distil": 0.0}
 
 SOURCE = Ablation(
     name="pairs",
@@ -19,7 +19,7 @@ SOURCE = Ablation(
             changes={"post_train.pairs.source": "policy", "post_train.pairs.searched": False},
         ),
         Arm(label="mirrored", changes=_SHOWN),
-        Arm(label="Eq. 7", changes={"post_train.pairs.source": "exposure"}),
+        Arm(label="Eq. 7", changes={"post_train.pairs.source": "exposure", "post_train.distil": 0.0}),
     ),
     reference="policy",
     scalars=("rewards/accuracies", "logps/chosen_fall", "mass_unshown"),

@@ -78,6 +78,7 @@ BETA = Ablation(
             label=f"{source} pairs, beta {beta:g}, NLL {weight:g}",
             changes={
                 "post_train.pairs.source": source,
+                "post_train.distil": 0.0,
                 "post_train.beta": beta,
                 "post_train.likelihood": "nll" if weight else "none",
                 "post_train.likelihood_weight": weight,

@@ -23,6 +23,7 @@ GREF = (
     "training/pairs",
     "training/objectives.py",
     "training/labels.py",
+    "training/label_store.py",
     "training/loop.py",
     "training/pretrain.py",
     "training/post_train.py",
@@ -32,6 +33,8 @@ GREF = (
 PEERS = (
     *BLOCKS,
     "training/baselines",
+    "training/pairs/beam.py",
+    "training/pairs/ensemble.py",
     "training/pairs/evaluator.py",
     "training/pairs/next_items.py",
 )

@@ -25,6 +25,7 @@ from training.data.arrays import SlateArrays
 from training.data.batch import Batch
 from training.decoding.run import make_decode
 from training.distributed import Processes
+from training.label_store import LabelStore
 from training.model.gen_reranker import GenReranker
 from training.post_train import post_train
 from training.pretrain import pretrain
@@ -42,9 +43,9 @@ _PRETRAIN_GRID: dict[str, tuple[Any, ...]] = {
     "pretrain.optim.epochs": (2, 4),
 }
 _POST_GRID: dict[str, tuple[Any, ...]] = {
-    "post_train.optim.learning_rate": (5e-4, 1e-3, 2e-3),
+    "post_train.optim.learning_rate": (1e-3, 3e-3, 5e-3),
     "post_train.beta": (0.1, 0.3),
-    "post_train.likelihood_weight": (0.1, 0.5),
+    "post_train.distil_temperature": (0.1, 0.3),
 }
 
 
@@ -99,12 +100,13 @@ class Gref:
         dataset, spec = read_dataset(slates.folder)
         history = pretrain(slates.folder, dataset, spec, settings, folder, here)
         best = folder / "pretrain" / "best.pt"
+        labels = LabelStore(slates.folder.parent / f"{slates.folder.name}-labels", shared=True)
         if "post_train" in self._stages:
-            history = post_train(slates.folder, dataset, spec, settings, best, folder, here)
+            history = post_train(slates.folder, dataset, spec, settings, best, folder, here, labels)
             best = folder / "post_train" / "best.pt"
         policy = GrefLists(load_checkpoint(best).model(), spec.list_size, history.best_epoch)
         scalars = {name: value for name, value in history.epochs[-1].items() if name != "seconds"}
-        return Trained(policy, history.alarm, scalars)
+        return Trained(policy, history.alarm, scalars, labels.saved_seconds)
 
 
 class GrefLists:
@@ -132,11 +134,13 @@ def untrained(slates: SlateArrays, settings: TrainingSettings) -> GrefLists:
 
 
 PUBLISHED = {
+    "model.heads": 4,
     "model.pairwise": [],
     "model.prior": "none",
     "pretrain.given_epochs": 0,
     "pretrain.order_score": "exposure",
     "post_train.pairs.source": "exposure",
+    "post_train.distil": 0.0,
     "post_train.beta": 0.1,
     "post_train.likelihood": "none",
 }

@@ -41,11 +41,14 @@ class Trained:
     Attributes:
         alarm: why its training was stopped, if an alarm did that.
         scalars: what its last epoch logged, where it logs.
+        saved_seconds: processor seconds that it would have cost more, had not another training of
+            the same data and seed made a part of it before.
     """
 
     fitted: Fitted
     alarm: str = ""
     scalars: dict[str, float] = field(default_factory=dict)
+    saved_seconds: float = 0.0
 
 
 class System(Protocol):

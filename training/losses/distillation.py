@@ -9,10 +9,14 @@ Axes: B slates, N list positions, M candidates.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from training.losses.likelihood import chosen_before, mean_over_lists
 from training.model.layers import BLOCKED, is_free
+
+#: What the list's own item has in logits above the best other one, at least.
+FAVOUR = 1.0
 
 
 def distillation_loss(
@@ -28,7 +32,12 @@ def distillation_loss(
     before = chosen_before(lists_BN, logits_BNM.size(-1))[:, :-1]
     out = before | ~is_free(logits_BNM)
     log_p = logits_BNM.float().masked_fill(out, BLOCKED).log_softmax(dim=-1)
-    target = (scores_BNM / temperature).masked_fill(out, BLOCKED).softmax(dim=-1)
+    scores_BNM = scores_BNM.masked_fill(out, BLOCKED)
+    # The list's own item counts as the best: a beam had its reasons not to take the best next one.
+    best_BN1 = scores_BNM.amax(dim=-1, keepdim=True)
+    scores_BNM = scores_BNM.scatter(2, lists_BN.clamp(min=0).unsqueeze(-1), best_BN1)
+    favour = torch.zeros_like(scores_BNM).scatter(2, lists_BN.clamp(min=0).unsqueeze(-1), FAVOUR)
+    target = (scores_BNM / temperature + favour).masked_fill(out, BLOCKED).softmax(dim=-1)
     # Where a candidate is out both sides have nothing: 0 times a large number, but never NaN.
     each = -(target * log_p.masked_fill(out, 0.0)).sum(-1)
     return mean_over_lists(each, lists_BN >= 0)

@@ -62,6 +62,11 @@ class GrowingLists:
         scores = [view.scores() for view in self._views]
         return torch.stack([one.sigmoid() if self._binary else one for one in scores]).mean(0)
 
+    def follow(self, parent_B: Tensor) -> None:
+        """Go on from other rows of the same requests, for a beam (``NextItems.follow``)."""
+        for view in self._views:
+            view.follow(parent_B)
+
     def take(self, item_B: Tensor) -> None:
         """Put an item at the position that was asked for last; -1 once a list has ended."""
         for view in self._views:

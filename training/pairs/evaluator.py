@@ -148,8 +148,9 @@ class Kinship(nn.Module):
         rows = [group.categorical[column].rows for column in self.learned]
         self.before = nn.ModuleList(nn.Embedding(count, KIN_WIDTH) for count in rows)
         self.after = nn.ModuleList(nn.Embedding(count, KIN_WIDTH) for count in rows)
-        for table in self.after:
-            nn.init.zeros_(table.weight)  # type: ignore[arg-type]
+        for before, after in zip(self.before, self.after):
+            nn.init.normal_(before.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(after.weight)  # type: ignore[arg-type]
         self.columns = group.categorical_columns + len(self.learned)
 
     def forward(self, earlier_BKC: Tensor, later_BNC: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The lists that evaluators would build: greedy search, one item after the other.
+"""The lists that evaluators would build, one item after the other.
 
 Axes: B requests, M candidates, N list positions, S slates.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 from training.data.arrays import SlateArrays
 from training.data.batch import Batch
 from training.model.layers import BLOCKED
+from training.pairs.beam import beam_search
 from training.pairs.ensemble import Ensemble
 
 
@@ -40,8 +41,15 @@ class Searched:
 
 
 @torch.no_grad()
-def search_lists(ensemble: Ensemble, batch: Batch, list_size: int) -> tuple[Tensor, Tensor]:
-    """Greedy lists int64 [B, N], -1 once all candidates are in, and the expectations [B, N, M]."""
+def search_lists(
+    ensemble: Ensemble, batch: Batch, list_size: int, beam: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Lists int64 [B, N], -1 once all candidates are in, and the expectations [B, N, M].
+
+    ``beam`` 1 is greedy: each item is the best next one. A wider one weighs what an item does to
+    those after it, at as many times the cost.
+    """
+    ahead = beam_search(ensemble, batch, list_size, beam) if beam > 1 else None
     grown = ensemble.growing(batch)
     rows = torch.arange(batch.size, device=batch.count.device)
     place = torch.arange(batch.candidates, device=batch.count.device)
@@ -50,7 +58,8 @@ def search_lists(ensemble: Ensemble, batch: Batch, list_size: int) -> tuple[Tens
     expected = torch.zeros([batch.size, list_size, batch.candidates], device=rows.device)
     for step in range(min(list_size, batch.candidates)):
         expected[:, step] = grown.expected()
-        best = expected[:, step].masked_fill(taken_BM, BLOCKED).argmax(1)
+        free_BM = expected[:, step].masked_fill(taken_BM, BLOCKED)
+        best = free_BM.argmax(1) if ahead is None else ahead[:, step].clamp(min=0)
         free = ~taken_BM[rows, best]
         lists[:, step] = torch.where(free, best, -1)
         taken_BM[rows, best] = True
@@ -59,7 +68,7 @@ def search_lists(ensemble: Ensemble, batch: Batch, list_size: int) -> tuple[Tens
 
 
 def search_all(
-    ensemble: Ensemble, slates: SlateArrays, list_size: int, device: torch.device
+    ensemble: Ensemble, slates: SlateArrays, list_size: int, device: torch.device, beam: int = 1
 ) -> Searched:
     """``search_lists`` for every slate."""
     size = len(slates), list_size
@@ -67,7 +76,7 @@ def search_all(
     scores = np.zeros((*size, int(slates.count.max())), np.float16)
     scale = 1.0
     for batch in slates.batches(256, device):
-        found, expected = search_lists(ensemble, batch, list_size)
+        found, expected = search_lists(ensemble, batch, list_size, beam)
         rows = batch.row.cpu().numpy()
         lists[rows] = found.cpu().numpy()
         if ensemble.binary:

@@ -94,7 +94,8 @@ def fit_two(
             f"{settings.judge_share:.2f} leaves none to label or none to judge; give "
             "slates of more users, or take mirrored pairs"
         )
-    own, judges = (train.take(part.nonzero()[0]) for part in (~judged, judged))
+    own = train.take((~judged).nonzero()[0]) if settings.apart else train
+    judges = train.take(judged.nonzero()[0])
     fit = _Fit(valid, settings, device)
     earlier = start or {}
     return TwoEvaluators(

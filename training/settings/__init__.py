@@ -149,9 +149,11 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
         judge_share: share of the users whose lists fit a second evaluator. It labels nothing: it
             judges the policy's lists after every epoch, so that an epoch is not chosen by the
             evaluator that it was trained to please.
+        apart: whether the labellers leave the lists of the judge's users out. Then the judge knows
+            nothing that they know; else they know more.
     """
 
-    optim: OptimSettings = OptimSettings(epochs=6, learning_rate=2e-3, patience=2)
+    optim: OptimSettings = OptimSettings(epochs=6, batch_size=128, learning_rate=2e-3, patience=2)
     again: OptimSettings = OptimSettings(epochs=3, learning_rate=5e-4, patience=1)
     width: int = 48
     layers: int = 2
@@ -162,6 +164,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     discount: Literal["none", "log"] = "none"
     labellers: int = 1
     judge_share: float = 1 / 3
+    apart: bool = True
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "width", "layers", "attention_heads", "labellers")
@@ -190,6 +193,7 @@ class PairSettings(Strict, kw_only=True, frozen=True):
         pool: ``online`` draws from the policy as it is now, ``fixed`` always the same lists, from
             the policy that post-training began with.
         mix: share of the slates whose pair is a mirrored one of the log instead (``policy``).
+        beam: width of the evaluators' search for the list that they would build; 1 is greedy.
         searched: whether the list that the evaluator would build is among them: the policy's own
             draws seldom hold the best of what the evaluator knows.
     """
@@ -206,6 +210,7 @@ class PairSettings(Strict, kw_only=True, frozen=True):
     mix: float = 0.0
     temperature: float = 1.0
     searched: bool = True
+    beam: int = 1
     evaluator: EvaluatorSettings = EvaluatorSettings()
 
     def __post_init__(self) -> None:
@@ -214,6 +219,7 @@ class PairSettings(Strict, kw_only=True, frozen=True):
         # A slate's draws have 64 seeds of their own; at temperature 0 all draws are one list.
         _check(1 <= self.draws < 64, f"draws is {self.draws}; allowed: 1 to 63")
         _above(self, 0, "temperature")
+        _check(1 <= self.beam <= 16, f"beam is {self.beam}; allowed: 1 to 16")
 
 
 class PostTrainSettings(Strict, kw_only=True, frozen=True):
