@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.ablations import network, pairs, stages
+from training.ablations import network, pairs, policy, stages
 
 ABLATIONS = {
     one.name: one
@@ -13,6 +13,8 @@ ABLATIONS = {
         stages.FACTORISATION,
         stages.BETA,
         pairs.SOURCE,
+        policy.LABELS,
+        policy.DRAWS,
         pairs.FEEDBACK,
         pairs.ALPHA_GAMMA,
         pairs.DEBIASING,

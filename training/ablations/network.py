@@ -17,7 +17,7 @@ HEADS = Ablation(
         for candidates in (20, 30, 50, 100, 200)
         for heads in (1, 2, 4, 8, 10)
     ),
-    reference="H 4, 30 candidates",
+    reference="H 10, 30 candidates",
     curve="candidates",
 )
 

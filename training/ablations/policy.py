@@ -1,0 +1,57 @@
+"""Learning from evaluators: distillation, policy pairs, how lists are drawn, and who labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.ablations.ablation import Ablation, Arm
+
+_PAIRS: dict[str, Any] = {
+    "post_train.distil": 0.0,
+    "post_train.likelihood": "nll",
+    "post_train.likelihood_weight": 0.5,
+    "post_train.pairs.draws": 3,
+}
+
+LABELS = Ablation(
+    name="labels",
+    question="Pairs of lists, distillation position by position, or both; and labelled by whom?",
+    cases=("fatigue", "complements"),
+    arms=(
+        Arm(label="both"),
+        Arm(label="distillation alone", changes={"post_train.dpo": 0.0}),
+        Arm(label="pairs alone", changes=_PAIRS),
+        Arm(label="both, greedy search", changes={"post_train.pairs.beam": 1}),
+        Arm(label="both, three labellers", changes={"post_train.pairs.evaluator.labellers": 3}),
+        Arm(
+            label="both, labeller without the judge's users",
+            changes={"post_train.pairs.evaluator.apart": True},
+        ),
+    ),
+    reference="both",
+    scalars=("held_out/kl", "held_out/optimism", "held_out/true_gain (simulated)"),
+)
+
+DRAWS = Ablation(
+    name="draws",
+    question="How should the lists of policy pairs be drawn, compared and mixed?",
+    cases=("fatigue", "complements"),
+    arms=tuple(
+        Arm(label=label, changes={**_PAIRS, **changes})
+        for label, changes in (
+            ("temperature 1, best against worst", {}),
+            ("temperature 2", {"post_train.pairs.temperature": 2.0}),
+            ("Gumbel-top", {"post_train.pairs.draw": "gumbel_top"}),
+            ("perturbed greedy", {"post_train.pairs.draw": "perturbed"}),
+            ("every two", {"post_train.pairs.compare": "all"}),
+            (
+                "every two, margin 0.1",
+                {"post_train.pairs.compare": "all", "post_train.pairs.margin": 0.1},
+            ),
+            ("fixed pool", {"post_train.pairs.pool": "fixed"}),
+            ("a third mirrored pairs", {"post_train.pairs.mix": 0.33}),
+        )
+    ),
+    reference="temperature 1, best against worst",
+    scalars=("held_out/kl", "held_out/optimism", "rewards/accuracies", "logps/chosen_fall"),
+)
