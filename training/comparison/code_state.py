@@ -23,7 +23,6 @@ GREF = (
     "training/pairs",
     "training/objectives.py",
     "training/labels.py",
-    "training/label_store.py",
     "training/loop.py",
     "training/pretrain.py",
     "training/post_train.py",
