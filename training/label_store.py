@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from contracts.features import FeatureSpec
@@ -78,11 +77,12 @@ class LabelStore:
             file.parent.mkdir(parents=True, exist_ok=True)
         yield
         if write:
-            np.savetxt(_seconds(file), [time.process_time() - began])
+            _seconds(file).write_text(f"{time.process_time() - began:.1f}\n")
 
     def _count(self, file: Path) -> None:
-        if _seconds(file).exists():
-            self.saved_seconds += float(np.loadtxt(_seconds(file)))
+        # Lost or torn: what was taken is sound all the same.
+        with suppress(OSError, ValueError):
+            self.saved_seconds += float(_seconds(file).read_text())
 
 
 def _seconds(file: Path) -> Path:

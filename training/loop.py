@@ -224,7 +224,8 @@ def _record(
         return False
     if enough := stage.enough(row):
         history.stopped = enough
-        return False
+        if epoch > 0:
+            return False
     if epoch < min(stage.first_choice, stage.epochs):
         return False
     if held_out[stage.selection] > history.best_score:

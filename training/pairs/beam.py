@@ -25,8 +25,8 @@ def beam_search(
     """Lists int64 [B, min(n, M)] of the highest sum of expectations that the beam finds.
 
     Args:
-        stable: greedy from where the lowest reward in the beam is that share of the highest; above
-            1 never.
+        stable: greedy from where the lowest reward in the beam is as near to the highest as this
+            share of it; above 1 never.
     """
     m, size = batch.candidates, batch.size
     flat = ensemble.growing(_repeat(batch, beam))
@@ -53,7 +53,9 @@ def beam_search(
         item_BW = item_BW.masked_fill(ended.unsqueeze(1), -1)
         alive_BW = reward_BW > BLOCKED / 2
         lowest = reward_BW.masked_fill(~alive_BW, -BLOCKED).amin(1)
-        settled_B |= (alive_BW.sum(1) > 1) & (lowest >= stable * reward_BW[:, 0])
+        highest = reward_BW[:, 0]
+        near = lowest >= highest - (1 - stable) * highest.abs()
+        settled_B |= (alive_BW.sum(1) > 1) & near & (stable <= 1)
         reward_BW[:, 1:] = reward_BW[:, 1:].masked_fill(settled_B.unsqueeze(1), BLOCKED)
         index = parent_BW.unsqueeze(2)
         lists = lists.gather(1, index.expand(-1, -1, step))
