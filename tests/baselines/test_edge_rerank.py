@@ -66,12 +66,7 @@ def test_a_beam_of_one_or_a_settled_one_is_greedy(counts: list[int], seed: int) 
 
 def test_a_wider_beam_is_worth_more_and_stops_where_it_is_told() -> None:
     model, batch = lively_evaluator(), random_batch([12] * 60, seed=1)
-    worth = [
-        float(
-            model.value(
-                batch, beam_search(Ensemble([model]), batch, 6, *arguments).unsqueeze(1)
-            ).mean()
-        )
-        for arguments in ((1, 2.0), (8, 0.9), (8, 2.0))
-    ]
+    alone = Ensemble([model])
+    lists = [beam_search(alone, batch, 6, *how) for how in ((1, 2.0), (8, 0.9), (8, 2.0))]
+    worth = [float(alone.value(batch, one.unsqueeze(1)).mean()) for one in lists]
     assert worth[0] < worth[1] < worth[2]

@@ -38,7 +38,6 @@ def ensemble(size: int, discount: str = "none") -> Ensemble:
     return Ensemble([member(number, discount) for number in range(size)])
 
 
-@lru_cache
 def of_values(size: int) -> Ensemble:
     """Of evaluators of a utility that is not binary: what they expect may be any number."""
     members = [copy.deepcopy(member(number)) for number in range(size)]
@@ -153,6 +152,24 @@ def test_a_beam_of_full_width_finds_the_best_of_all_lists(
         value = judge.value(one_row(batch, row), torch.tensor([every]))[0]
         found = value[every.index(lists[row].tolist())]
         assert float(found) >= float(value.max()) - 1e-4
+
+
+def test_a_beam_of_full_width_finds_the_best_of_costs() -> None:
+    """Expectations below 0 are as good as others: nothing settles before it is asked to."""
+    judge = of_values(2)
+    for one in judge.evaluators():
+        with torch.no_grad():
+            one.own.bias -= 30.0
+    batch = random_batch([4] * 30, seed=7)
+    lists, _ = search_lists(judge, batch, 3, beam=24)
+    every = every_list(4, 3)
+    value = judge.value(batch, torch.tensor([every]).expand(30, -1, -1))
+    assert float(value.max()) < -60
+    found = judge.value(batch, lists.unsqueeze(1))[:, 0]
+    torch.testing.assert_close(found, value.amax(1), atol=1e-3, rtol=0)
+    # Within a hundredth of the best all of them are: then it is greedy.
+    settled = beam_search(judge, batch, 3, 24, stable=0.5)
+    assert torch.equal(settled, search_lists(judge, batch, 3)[0])
 
 
 def test_a_wider_beam_finds_better_lists() -> None:

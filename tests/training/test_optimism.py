@@ -261,3 +261,4 @@ def test_a_limit_that_the_beginning_passes_gives_it_back(tmp_path: Path) -> None
     assert weights == [0.0]
     assert "kl 1 " in history.stopped
     assert history.alarm == ""
+    assert (history.best_epoch, history.best_score) == (0, 0.0)
