@@ -19,6 +19,7 @@ SMALL = (
     "post_train.optim.epochs=1",
     "post_train.pairs.draws=1",
     "post_train.pairs.evaluator.optim.epochs=2",
+    "post_train.pairs.beam=1",
 )
 
 
