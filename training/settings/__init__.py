@@ -153,7 +153,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
             nothing that they know; else they know more.
     """
 
-    optim: OptimSettings = OptimSettings(epochs=6, batch_size=128, learning_rate=2e-3, patience=2)
+    optim: OptimSettings = OptimSettings(epochs=2, batch_size=64, learning_rate=2e-3, patience=2)
     again: OptimSettings = OptimSettings(epochs=3, learning_rate=5e-4, patience=1)
     width: int = 48
     layers: int = 2
