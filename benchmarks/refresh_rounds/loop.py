@@ -20,8 +20,8 @@ from benchmarks.refresh_rounds.findings import Recovery, Round, mean_interval, r
 from benchmarks.refresh_rounds.policy_traffic import Asked, append, ask, lists_of, live_slates
 from contracts.reading import write_yaml
 from training.checkpoint import load_checkpoint
+from training.evaluation.divergence import mean_divergence
 from training.model.gen_reranker import GenReranker
-from training.refreshing.judging import mean_divergence
 from training.release.store import ReleaseStore
 from training.sources.simulator import DAY_MS, START_MS
 from training.sources.world import World
