@@ -67,22 +67,25 @@ def test_evaluators_go_on_from_earlier_ones(
     arrays: SlateArrays, champion: Checkpoint, tmp_path: Path
 ) -> None:
     train, valid = arrays.take(np.arange(1000)), arrays.take(np.arange(1000, 1500))
-    still = EvaluatorSettings(again=OptimSettings(epochs=0))
+    as_many = EvaluatorSettings(labellers=3)  # as the recipe that made the champion
+    still = msgspec.structs.replace(as_many, again=OptimSettings(epochs=0))
     two = fit_two(train, valid, still, 0, CPU, champion.evaluators)
     for name, weights in two.weights.items():
         for key, value in weights.items():
             assert torch.equal(value, champion.evaluators[name][key])
-    new = fit_two(train, valid, EvaluatorSettings(), 0, CPU, champion.evaluators)
+    new = fit_two(train, valid, as_many, 0, CPU, champion.evaluators)
     for before, after in ((two.labeller, new.labeller), (two.judge, new.judge)):
         assert after.report.loss <= before.report.loss  # the earlier one is a choice, too
     save_two(tmp_path / "evaluators.pt", new, "this")
-    again = load_two(tmp_path / "evaluators.pt", train.spec, EvaluatorSettings(), CPU, "this")
+    again = load_two(tmp_path / "evaluators.pt", train.spec, as_many, CPU, "this")
     assert again is not None
     assert again.labeller.report == new.labeller.report
-    other = load_two(tmp_path / "evaluators.pt", train.spec, EvaluatorSettings(), CPU, "other")
+    other = load_two(tmp_path / "evaluators.pt", train.spec, as_many, CPU, "other")
     assert other is None
-    with pytest.raises(ContractError, match="of another size"):
-        fit_two(train, valid, EvaluatorSettings(width=32), 0, CPU, champion.evaluators)
+    for size in ({"width": 32}, {"labellers": 1}, {"labellers": 4}):
+        other_size = msgspec.structs.replace(as_many, **size)
+        with pytest.raises(ContractError, match="of another size"):
+            fit_two(train, valid, other_size, 0, CPU, champion.evaluators)
 
 
 def test_a_checkpoint_carries_its_evaluators(champion: Checkpoint, tmp_path: Path) -> None:
