@@ -229,7 +229,8 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
     what the evaluators expect (training/losses/distillation.py).
 
     Attributes:
-        dpo, distil: the weights; distillation needs policy pairs, whose evaluators it learns from.
+        dpo, distil: the weights. Distillation is for policy pairs, from whose evaluators it learns;
+            other pairs have none, and leave it out.
         distil_temperature: of the evaluators' distribution over the candidates, in logits.
         max_kl, max_optimism: post-training stops, and no later epoch is chosen, where the policy is
             further than this from the one it began with (nats a list, KL) or the evaluators that
@@ -265,10 +266,10 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
         _above(self, 0, "beta", "collapse_nats")
         _at_least(self, 0, "likelihood_weight", "dpo", "distil", "max_kl", "max_optimism")
         _above(self, 0, "distil_temperature")
-        _check(self.dpo + self.distil > 0, "dpo and distil are both 0: nothing is left to learn")
+        taught = self.distil > 0 and self.pairs.source == "policy"
         _check(
-            self.distil == 0 or self.pairs.source == "policy",
-            "distil needs pairs.source: policy, whose evaluators it learns from",
+            self.dpo > 0 or taught,
+            "dpo is 0, and nothing is left to learn; distil needs pairs.source: policy, and above 0",
         )
         _check(0 <= self.label_smoothing < 0.5, "label_smoothing must be in [0, 0.5)")
 
