@@ -269,7 +269,7 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
         taught = self.distil > 0 and self.pairs.source == "policy"
         _check(
             self.dpo > 0 or taught,
-            "dpo is 0, and nothing is left to learn; distil needs pairs.source: policy, and above 0",
+            "dpo is 0: nothing is left to learn; distil must be above 0, and pairs.source policy",
         )
         _check(0 <= self.label_smoothing < 0.5, "label_smoothing must be in [0, 0.5)")
 
