@@ -90,6 +90,16 @@ def test_an_unknown_name_is_answered_with_those_allowed(name: str, cause: str) -
         ("post_train.pairs.draws", 0),
         ("post_train.pairs.draws", 64),  # seeds of neighbouring slates would meet
         ("post_train.pairs.temperature", 0),  # every draw the greedy list: no pair at all
+        ("post_train.pairs.margin", -0.1),
+        ("post_train.pairs.mix", 1.0),  # no policy pair would be left
+        ("post_train.pairs.beam", 0),
+        ("post_train.pairs.beam", 17),
+        ("post_train.dpo", 0),  # with nothing distilled
+        ("post_train.distil", -1),
+        ("post_train.distil_temperature", 0),
+        ("post_train.max_kl", -1),
+        ("post_train.max_optimism", float("nan")),
+        ("post_train.pairs.evaluator.labellers", 0),
         ("post_train.pairs.evaluator.judge_share", 1.0),
         ("post_train.pairs.evaluator.width", 50),
         ("post_train.pairs.evaluator.dropout", 1.0),
