@@ -59,7 +59,8 @@ def test_demo_closes_the_loop_on_a_simulated_world(tmp_path: Path) -> None:
     refusals = list((out / "releases" / "refusals").glob("*/report.md"))
     assert len(refusals) == 1, "the bots' refresh is refused, and only that"
     assert "refresh refused" in printed
-    check_table(out / "feedback", sum(one.requests for one in traffic.values()))
+    every = sum(one.requests for one in traffic.values())
+    check_table(out / "feedback", every, last=traffic["bots"].requests)
     assert (out / "live.png").stat().st_size > 10_000
     assert not (out / "stack" / "state.json").exists(), "the demo left a stack behind"
 
@@ -89,15 +90,16 @@ def check_rollouts(out: Path, traffic: dict[str, TrafficSummary]) -> None:
     assert "the truth of the simulated world" in page
 
 
-def check_table(table: Path, requests: int) -> None:
+def check_table(table: Path, requests: int, last: int) -> None:
     """Valid by the command; every request at most once, and all but the open windows' there."""
     command = [sys.executable, "streaming/table.py", "validate", str(table)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     ids = DeltaTable(table).to_pyarrow_table(columns=["request_id"])["request_id"].to_pylist()
     assert len(set(ids)) == len(ids)
-    # The last quarter of an hour of 18 hours of event time is still open, or was late.
-    assert 0.9 * requests < len(ids) <= requests
+    # The last traffic's windows may still be open; of what came before, little was late. How many
+    # looks an experiment needs, and so how much came before, depends on how good the release is.
+    assert 0.97 * (requests - last) < len(ids) <= requests
 
 
 @pytest.mark.timeout(1800)
