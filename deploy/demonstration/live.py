@@ -36,6 +36,9 @@ TEMPERATURE = 0.5
 FAULTS = ("--late", "0.01", "--duplicate", "0.02", "--malformed", "0.005", "--out-of-order", "0.05")
 #: For traffic on the wall clock: users of the simulated world act within ten seconds.
 SHORT_WINDOW = ("--join-window", "12s", "--lateness", "2s")
+#: How long the bots are at it: long enough that most of their windows close, however fast the
+#: releases answer.
+BOTS_S = 40.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ class LiveDemo:
                     rollouts = rollout.run(name, float(lift))
                     before_bots = DeltaTable(self._table).version()
                     self._send(
-                        Stage("bots", n // 2, (1.0, 1.0), seed=14, extra=("--poison", "bots"))
+                        Stage("bots", n // 2, (1.0, 1.0), seed=14, extra=("--poison", "bots")),
+                        rate=n / 2 / BOTS_S,
                     )
                     poisoned = self._refresh("--since-version", before_bots)
         run("training/releases.py", "list", "--releases", out / "releases")
