@@ -7,29 +7,29 @@ from typing import Any
 from training.ablations.ablation import Ablation, Arm
 
 #: Pairs alone: nothing is distilled, and a likelihood term holds the chosen lists up.
-_PAIRS: dict[str, Any] = {
+PAIRS_ALONE: dict[str, Any] = {
     "post_train.distil": 0.0,
     "post_train.likelihood": "nll",
     "post_train.likelihood_weight": 0.5,
 }
-_SHOWN: dict[str, Any] = {**_PAIRS, "post_train.pairs.source": "mirrored"}
+_SHOWN: dict[str, Any] = {**PAIRS_ALONE, "post_train.pairs.source": "mirrored"}
 
 SOURCE = Ablation(
     name="pairs",
     question="Which pairs teach: the shown list's (Eq. 7), mirrored ones, or the policy's own?",
     cases=("fatigue", "strong", "complements", "kuairand-6"),
     arms=(
-        Arm(label="policy", changes={**_PAIRS, "post_train.pairs.source": "policy"}),
+        Arm(label="policy", changes={**PAIRS_ALONE, "post_train.pairs.source": "policy"}),
         Arm(
             label="policy, without the evaluator's list",
             changes={
-                **_PAIRS,
+                **PAIRS_ALONE,
                 "post_train.pairs.source": "policy",
                 "post_train.pairs.searched": False,
             },
         ),
         Arm(label="mirrored", changes=_SHOWN),
-        Arm(label="Eq. 7", changes={**_PAIRS, "post_train.pairs.source": "exposure"}),
+        Arm(label="Eq. 7", changes={**PAIRS_ALONE, "post_train.pairs.source": "exposure"}),
     ),
     reference="policy",
     scalars=("rewards/accuracies", "logps/chosen_fall", "mass_unshown"),

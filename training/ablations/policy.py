@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from training.ablations.ablation import Ablation, Arm
+from training.ablations.pairs import PAIRS_ALONE
 
-_PAIRS: dict[str, Any] = {
-    "post_train.distil": 0.0,
-    "post_train.likelihood": "nll",
-    "post_train.likelihood_weight": 0.5,
-    "post_train.pairs.draws": 3,
-}
+_PAIRS: dict[str, Any] = {**PAIRS_ALONE, "post_train.pairs.draws": 3}
 
 LABELS = Ablation(
     name="labels",
