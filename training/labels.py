@@ -73,7 +73,8 @@ def make_labels(
         if here.is_first:
             console.print(
                 f"{name} evaluator: held-out loss {fitted.report.loss:.5f}, by position alone "
-                f"{fitted.report.position_rate_loss:.5f} ({fitted.report.gain:+.2%})"
+                f"{fitted.report.position_rate_loss:.5f} ({fitted.report.gain:+.2%}), "
+                f"calibration slope {fitted.report.slope:.2f}"
             )
     refusal = ""
     if not two.accepted:

@@ -42,7 +42,7 @@ def test_a_wide_beam_finds_the_best_of_all_lists(
 ) -> None:
     model = lively_evaluator(discount)
     batch = random_batch(counts, seed=seed)
-    found = beam_search(Ensemble([model]), batch, 3, beam=60)
+    found = beam_search(Ensemble([model]), batch, 3, beam=60)[0]
     value = model.value(batch, found.unsqueeze(1))[:, 0]
     for row, m in enumerate(counts):
         every = torch.full([1, math.perm(m, min(m, 3)), found.size(1)], -1)
@@ -60,13 +60,13 @@ def test_a_wide_beam_finds_the_best_of_all_lists(
 def test_a_beam_of_one_or_a_settled_one_is_greedy(counts: list[int], seed: int) -> None:
     model, batch = lively_evaluator(), random_batch(counts, seed=seed)
     greedy = search_lists(Ensemble([model]), batch, 4)[0][:, : min(4, max(counts))]
-    assert torch.equal(beam_search(Ensemble([model]), batch, 4, beam=1), greedy)
-    assert torch.equal(beam_search(Ensemble([model]), batch, 4, beam=5, stable=0.0), greedy)
+    assert torch.equal(beam_search(Ensemble([model]), batch, 4, beam=1)[0], greedy)
+    assert torch.equal(beam_search(Ensemble([model]), batch, 4, beam=5, stable=0.0)[0], greedy)
 
 
 def test_a_wider_beam_is_worth_more_and_stops_where_it_is_told() -> None:
     model, batch = lively_evaluator(), random_batch([12] * 60, seed=1)
     alone = Ensemble([model])
-    lists = [beam_search(alone, batch, 6, *how) for how in ((1, 2.0), (8, 0.9), (8, 2.0))]
+    lists = [beam_search(alone, batch, 6, *how)[0] for how in ((1, 2.0), (8, 0.9), (8, 2.0))]
     worth = [float(alone.value(batch, one.unsqueeze(1)).mean()) for one in lists]
     assert worth[0] < worth[1] < worth[2]

@@ -151,3 +151,38 @@ def test_fitting_reports_its_progress() -> None:
     )
     fit_evaluator(made(64, 1), made(10, 2), small, 0, CPU, lines.append)
     assert sum("evaluator epoch" in line for line in lines) == 2
+
+
+def test_other_kinds_of_feedback_are_learned_from_the_same_representations() -> None:
+    """They change what is learned of the utility, and nothing of what is said or judged."""
+    train, held_out = made(300, 1), made(200, 2)
+    settings = EvaluatorSettings(
+        width=16,
+        layers=1,
+        attention_heads=2,
+        optim=OptimSettings(epochs=4, batch_size=32, learning_rate=1e-2),
+        other_kinds=1.0,
+    )
+    fitted, report = fit_evaluator(train, held_out, settings, 0, CPU)
+    alone, _ = fit_evaluator(
+        train, held_out, msgspec.structs.replace(settings, other_kinds=0.0), 0, CPU
+    )
+    assert report.accepted
+    assert fitted.others is not None
+    assert alone.others is None
+    assert not torch.equal(fitted.own.weight, alone.own.weight)
+    batch = next(held_out.batches(1000))
+    assert float(fitted.loss(batch)) == pytest.approx(report.loss, rel=1e-4)
+    # Watch time is unlike for red and green items: most of what can be known of it is.
+    read = torch.cat(fitted._read(fitted.items(batch), batch.item_cat, batch.exposed), dim=-1)
+    shown = batch.exposed >= 0
+    constant = sum(
+        1.0 if not binary else _entropy(batch.feedback[shown][:, column])
+        for column, binary in zip(fitted.others.columns, fitted.others.binary)
+    )
+    assert float(fitted.others.loss(read[shown], batch.feedback[shown])) < 0.95 * constant
+
+
+def _entropy(feedback: torch.Tensor) -> float:
+    p = float((feedback > 0).float().mean())
+    return -(p * math.log(p) + (1 - p) * math.log(1 - p)) if 0 < p < 1 else 0.0

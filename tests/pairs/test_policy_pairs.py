@@ -17,7 +17,8 @@ from training.data.batch import Batch
 from training.decoding.omtp import OmtpDecode
 from training.pairs.base import row_seeds
 from training.pairs.drawing import draw_lists
-from training.pairs.evaluator import WINDOWS, Evaluator, Kinship
+from training.pairs.evaluator import Evaluator
+from training.pairs.kinship import WINDOWS, Kinship
 from training.pairs.policy import PolicyPairs
 from training.settings import EvaluatorSettings, PairSettings
 

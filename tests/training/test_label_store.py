@@ -38,7 +38,7 @@ class Maker:
         self.calls += 1
         torch.manual_seed(self.calls)
         members = [Evaluator(SPEC, TINY).eval() for _ in range(2)]
-        reports = [EvaluatorReport(0.1 * self.calls, 0.5, gain, True) for gain in (0.2, 0.3)]
+        reports = [EvaluatorReport(0.1 * self.calls, 0.5, gain, True, 1.0) for gain in (0.2, 0.3)]
         judge = Evaluator(SPEC, TINY).eval()
         return TwoEvaluators(Fitted(Ensemble(members), reports[0]), Fitted(judge, reports[1]))
 

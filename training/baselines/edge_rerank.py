@@ -112,7 +112,7 @@ class EdgeRerank:
             model,
             lambda batch: beam_search(
                 searched, batch, spec.list_size, settings.beam, settings.stable
-            ),
+            )[0],
             epochs,
             spec.list_size,
         )

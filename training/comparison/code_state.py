@@ -35,6 +35,8 @@ PEERS = (
     "training/pairs/beam.py",
     "training/pairs/ensemble.py",
     "training/pairs/evaluator.py",
+    "training/pairs/kinship.py",
+    "training/pairs/other_kinds.py",
     "training/pairs/next_items.py",
 )
 

@@ -17,12 +17,9 @@ from contracts.features import MAX_LIST, OUT_OF_VOCABULARY, FeatureGroup, Featur
 from training.data.batch import Batch
 from training.model.encoder import GroupEmbedding
 from training.model.layers import EncoderLayer, causal_mask
+from training.pairs.kinship import WINDOWS, Kinship
+from training.pairs.other_kinds import OtherKinds
 from training.settings import EvaluatorSettings
-
-#: How far back an item's kin is looked for, in list positions.
-WINDOWS = (1, 2, 4, 8)
-#: Width of a value's vectors in the learned part of it.
-KIN_WIDTH = 8
 
 
 class Evaluator(nn.Module):
@@ -57,6 +54,8 @@ class Evaluator(nn.Module):
         self.context = nn.Linear(width, 1)
         self.place = nn.Embedding(max_list, 1)
         nn.init.zeros_(self.place.weight)
+        self.other_kinds = settings.other_kinds
+        self.others = OtherKinds(spec, 2 * width) if settings.other_kinds > 0 else None
 
     def items(self, batch: Batch) -> Tensor:
         """Representations [B, M, D] of all candidates alone, computed once for all lists."""
@@ -76,14 +75,25 @@ class Evaluator(nn.Module):
 
     def forward(self, items_BMD: Tensor, item_cat_BMC: Tensor, lists_BN: Tensor) -> Tensor:
         """Logit (binary utility) or value of each position [B, N]."""
+        own_BND, x_BND = self._read(items_BMD, item_cat_BMC, lists_BN)
+        return self.leave(own_BND, x_BND, self._places(lists_BN))
+
+    def _read(
+        self, items_BMD: Tensor, item_cat_BMC: Tensor, lists_BN: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The items of lists alone, and the Transformer's outputs, each [B, N, D]."""
         index = lists_BN.clamp(min=0).unsqueeze(-1).expand(-1, -1, items_BMD.size(-1))
         own_BND = items_BMD.gather(1, index)
-        place = torch.arange(lists_BN.size(1), device=lists_BN.device)
-        x_BND = self.enter(own_BND, place, self.kinship.of_lists(item_cat_BMC, lists_BN))
+        kin = self.kinship.of_lists(item_cat_BMC, lists_BN)
+        x_BND = self.enter(own_BND, self._places(lists_BN), kin)
         mask = causal_mask(0, lists_BN.size(1), lists_BN.device)
         for layer in self.layers:
             x_BND = layer(x_BND, mask)
-        return self.leave(own_BND, x_BND, place)
+        return own_BND, x_BND
+
+    @staticmethod
+    def _places(lists_BN: Tensor) -> Tensor:
+        return torch.arange(lists_BN.size(1), device=lists_BN.device)
 
     def enter(self, own_BND: Tensor, place: Tensor, repeats: Tensor) -> Tensor:
         """Inputs of the Transformer: the items, where they stand, and what they repeat."""
@@ -96,9 +106,18 @@ class Evaluator(nn.Module):
         return logit.squeeze(-1)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss over shown items: log-loss (binary) or squared error."""
-        predicted = self(self.items(batch), batch.item_cat, batch.exposed)
-        return item_losses(predicted, batch, self.binary)[batch.exposed >= 0].mean()
+        """Mean loss over shown items: log-loss (binary) or squared error.
+
+        While fitting, with ``other_kinds`` times that of the other kinds of feedback.
+        """
+        own_BND, x_BND = self._read(self.items(batch), batch.item_cat, batch.exposed)
+        predicted = self.leave(own_BND, x_BND, self._places(batch.exposed))
+        shown = batch.exposed >= 0
+        loss = item_losses(predicted, batch, self.binary)[shown].mean()
+        if self.others is not None and self.training:
+            read = torch.cat([own_BND, x_BND], dim=-1)[shown]
+            loss = loss + self.other_kinds * self.others.loss(read, batch.feedback[shown])
+        return loss
 
     @torch.no_grad()
     def expected(self, batch: Batch, lists_BLN: Tensor) -> Tensor:
@@ -132,53 +151,6 @@ def identity_column(group: FeatureGroup, name: str) -> int | None:
     """Column of the feature that is the identity itself; None where there is none."""
     names = [feature.name for feature in group.categorical]
     return names.index(name) if name in names else None
-
-
-class Kinship(nn.Module):
-    """How an item's categories go with those of the items just before it.
-
-    For each categorical feature: whether the values are equal, and, except for the identity, a
-    learned product of the two values' vectors (a lens goes with a camera). Either is averaged over
-    the last w items, for each w of ``WINDOWS``.
-    """
-
-    def __init__(self, group: FeatureGroup, identity: int | None) -> None:
-        super().__init__()
-        self.learned = [c for c in range(group.categorical_columns) if c != identity]
-        rows = [group.categorical[column].rows for column in self.learned]
-        self.before = nn.ModuleList(nn.Embedding(count, KIN_WIDTH) for count in rows)
-        self.after = nn.ModuleList(nn.Embedding(count, KIN_WIDTH) for count in rows)
-        for before, after in zip(self.before, self.after):
-            nn.init.normal_(before.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(after.weight)  # type: ignore[arg-type]
-        self.columns = group.categorical_columns + len(self.learned)
-
-    def forward(self, earlier_BKC: Tensor, later_BNC: Tensor) -> Tensor:
-        """Kinship of later items to earlier ones [B, N, K, columns]."""
-        same = (later_BNC.unsqueeze(2) == earlier_BKC.unsqueeze(1)).float()
-        if not self.learned:
-            return same
-        products = [
-            after(later_BNC[..., column]) @ before(earlier_BKC[..., column]).transpose(1, 2)
-            for column, before, after in zip(self.learned, self.before, self.after)
-        ]
-        return torch.cat([same, torch.stack(products, dim=-1)], dim=-1)
-
-    def of_lists(self, item_cat_BMC: Tensor, lists_BN: Tensor) -> Tensor:
-        """For each position of a list, over the items before it [B, N, columns * W]."""
-        index = lists_BN.clamp(min=0).unsqueeze(-1).expand(-1, -1, item_cat_BMC.size(-1))
-        rows_BNC = item_cat_BMC.gather(1, index)
-        place = torch.arange(lists_BN.size(1), device=lists_BN.device)
-        return window_shares(self(rows_BNC, rows_BNC), place.unsqueeze(1) - place.unsqueeze(0))
-
-
-def window_shares(same_BNKC: Tensor, back_NK: Tensor) -> Tensor:
-    """Mean kinship over items ``back_NK`` positions before, by window [B, N, columns * W]."""
-    shares = []
-    for window in WINDOWS:
-        seen = ((back_NK > 0) & (back_NK <= window)).float() / window
-        shares.append(torch.einsum("bnkc,nk->bnc", same_BNKC, seen))
-    return torch.cat(shares, dim=-1)
 
 
 def item_losses(predicted_BN: Tensor, batch: Batch, binary: bool) -> Tensor:

@@ -13,8 +13,9 @@ import torch
 import xxhash
 
 from training.data.arrays import SlateArrays
+from training.pairs.calibration import calibration_slope
 from training.pairs.ensemble import Ensemble
-from training.pairs.evaluator import Evaluator, item_losses
+from training.pairs.evaluator import Evaluator
 from training.settings import EvaluatorSettings
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 #: Standard errors of a one-sided test at the 5 % level.
 ONE_SIDED_95 = 1.645
 
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -36,12 +38,14 @@ class EvaluatorReport:
         gain: share by which it is better.
         accepted: whether the gain reaches ``min_gain`` and is above 0 at the 5 % level, one-sided,
             over held-out lists.
+        slope: of its calibration; below 1 it is too sure of itself.
     """
 
     loss: float
     position_rate_loss: float
     gain: float
     accepted: bool
+    slope: float
 
 
 def share_of_users(
@@ -119,12 +123,16 @@ def report_of(
     device: torch.device,
 ) -> EvaluatorReport:
     """How well held-out slates are predicted, against the position's rate on ``train``."""
-    ours = held_out_losses(evaluator, held_out, device)
-    shown = held_out.exposed >= 0
-    return _gate(ours, position_rate_losses(train, held_out), shown, min_gain)
+    said, shown = held_out_outputs(evaluator, held_out, device), held_out.exposed >= 0
+    ours = _losses(said, held_out.utility, evaluator.binary)
+    label = held_out.utility[shown].astype(np.float64)
+    slope = calibration_slope(said[shown], label, evaluator.binary)
+    return _gate(ours, position_rate_losses(train, held_out), shown, min_gain, slope)
 
 
-def _gate(ours: Float64, position: Float64, shown: Bools, min_gain: float) -> EvaluatorReport:
+def _gate(
+    ours: Float64, position: Float64, shown: Bools, min_gain: float, slope: float
+) -> EvaluatorReport:
     """Better than the position alone by the share asked for, and not by luck of the lists."""
     loss, bar = float(ours[shown].mean()), float(position[shown].mean())
     saved = np.where(shown, position - ours, 0.0).sum(axis=1)
@@ -132,21 +140,33 @@ def _gate(ours: Float64, position: Float64, shown: Bools, min_gain: float) -> Ev
     gain = 1 - loss / bar if bar > 0 else 0.0
     by_luck = min_gain >= 0 and float(saved.mean()) <= ONE_SIDED_95 * error
     accepted = gain >= min_gain and not by_luck
-    return EvaluatorReport(loss, bar, gain, accepted)
+    return EvaluatorReport(loss, bar, gain, accepted, slope)
 
 
 @torch.no_grad()
+def held_out_outputs(
+    evaluator: Evaluator | Ensemble, slates: SlateArrays, device: torch.device
+) -> Float64:
+    """Logit (binary utility) or value of each shown item [S, N]; meaningless where none was."""
+    evaluator.eval()
+    said = np.zeros(slates.exposed.shape)
+    for batch in slates.batches(512, device):
+        expected = evaluator.expected(batch, batch.exposed.unsqueeze(1))[:, 0]
+        each = torch.logit(expected, eps=1e-7) if evaluator.binary else expected
+        said[batch.row.cpu().numpy(), : each.shape[1]] = each.cpu().numpy()
+    return said
+
+
 def held_out_losses(
     evaluator: Evaluator | Ensemble, slates: SlateArrays, device: torch.device
 ) -> Float64:
     """Log-loss or squared error of each shown item [S, N]; meaningless where none was shown."""
-    evaluator.eval()
-    losses = np.zeros(slates.exposed.shape)
-    for batch in slates.batches(512, device):
-        expected = evaluator.expected(batch, batch.exposed.unsqueeze(1))[:, 0]
-        predicted = torch.logit(expected, eps=1e-7) if evaluator.binary else expected
-        each = item_losses(predicted, batch, evaluator.binary).cpu().numpy()
-        losses[batch.row.cpu().numpy(), : each.shape[1]] = each
+    said = held_out_outputs(evaluator, slates, device)
+    return _losses(said, slates.utility, evaluator.binary)
+
+
+def _losses(said: Float64, utility: Float32, binary: bool) -> Float64:
+    losses: Float64 = np.logaddexp(0, said) - utility * said if binary else (said - utility) ** 2
     return losses
 
 

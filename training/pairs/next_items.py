@@ -3,8 +3,7 @@
 What an item earns depends on the items before it only, so each step costs one token a candidate:
 keys and values of the list so far are kept.
 
-Axes: B requests, M candidates, N list positions, K items so far, C categorical columns, D width,
-A attention heads.
+Axes: B requests, M candidates, K items so far, C columns of kinship, D width, A attention heads.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from training.data.batch import Batch
 from training.model.layers import EncoderLayer
-from training.pairs.evaluator import Evaluator, window_shares
+from training.pairs.evaluator import Evaluator
+from training.pairs.kinship import WINDOWS
 
 
 class NextItems:
@@ -25,15 +25,16 @@ class NextItems:
         self._batch = batch
         self._own_BMD = evaluator.items(batch)
         self._rows = torch.arange(batch.size, device=self._own_BMD.device)
-        self._lists_BK = self._rows.new_zeros((batch.size, 0))
+        self._size = 0  # K
+        #: Of every candidate to the last items, the newest first [B, M, C].
+        self._kin: list[Tensor] = []
         self._caches: list[tuple[Tensor, Tensor]] = []
         self._rivals: list[tuple[Tensor, Tensor]] = []
 
     def scores(self) -> Tensor:
         """Logit (binary utility) or value of each candidate at the next position [B, M]."""
-        place = torch.tensor([self._lists_BK.size(1)], device=self._rows.device)
-        repeats = self._repeats()
-        x_BMD = self._evaluator.enter(self._own_BMD, place, repeats)
+        place = torch.tensor([self._size], device=self._rows.device)
+        x_BMD = self._evaluator.enter(self._own_BMD, place, self._repeats())
         self._rivals = []
         for index, layer in enumerate(self._evaluator.layers):
             cache = self._caches[index] if self._caches else None
@@ -43,11 +44,13 @@ class NextItems:
 
     def _repeats(self) -> Tensor:
         """``Kinship.of_lists`` of every candidate if it came next [B, M, columns * W]."""
-        cat_BMC, lists_BK = self._batch.item_cat, self._lists_BK
-        index = lists_BK.clamp(min=0).unsqueeze(-1).expand(-1, -1, cat_BMC.size(-1))
-        kin_BMKC = self._evaluator.kinship(cat_BMC.gather(1, index), cat_BMC)
-        back = torch.arange(lists_BK.size(1), 0, -1, device=lists_BK.device)
-        return window_shares(kin_BMKC, back.unsqueeze(0).expand(cat_BMC.size(1), -1))
+        nothing = self._own_BMD.new_zeros(
+            (*self._own_BMD.shape[:2], self._evaluator.kinship.columns)
+        )
+        shares = []
+        for window in WINDOWS:
+            shares.append(sum(self._kin[:window], start=nothing) / window)
+        return torch.cat(shares, dim=-1)
 
     def take(self, item_B: Tensor) -> None:
         """Put an item at the position that was scored last; -1 once a list has ended."""
@@ -62,14 +65,18 @@ class NextItems:
                 for old, new in zip(self._caches, chosen)
             ]
         self._caches = chosen
-        self._lists_BK = torch.cat([self._lists_BK, item_B.unsqueeze(1)], dim=1)
+        self._size += 1
+        cat_BMC = self._batch.item_cat
+        newest_B1C = cat_BMC[self._rows, index_B].unsqueeze(1)
+        kin_BMC = self._evaluator.kinship(newest_B1C, cat_BMC).squeeze(2)
+        self._kin = [kin_BMC, *self._kin][: max(WINDOWS)]
 
     def follow(self, parent_B: Tensor) -> None:
         """Go on from other rows: row i takes over the list of row ``parent_B[i]``, for a beam.
 
         Both must be rows of one request: what belongs to the request stays where it is.
         """
-        self._lists_BK = self._lists_BK[parent_B]
+        self._kin = [kin[parent_B] for kin in self._kin]
         self._caches = [(key[parent_B], value[parent_B]) for key, value in self._caches]
         self._rivals = [(key[parent_B], value[parent_B]) for key, value in self._rivals]
 
@@ -90,7 +97,9 @@ def _next_token(
     if cache is None:
         seen = value
     else:
-        past = query @ cache[0].transpose(2, 3) * scale
-        weight = torch.cat([past, score], dim=-1).softmax(-1)
+        # Keys before rivals: the softmax over so few is three times as fast along an axis that is
+        # not the last.
+        past = cache[0] @ query.transpose(2, 3) * scale
+        weight = torch.cat([past, score.transpose(2, 3)], dim=2).softmax(2).transpose(2, 3)
         seen = weight[..., :-1] @ cache[1] + weight[..., -1:] * value
     return layer.after_attention(x_BMD, attention.join(seen)), key, value

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from training.data.arrays import SlateArrays
 from training.data.batch import Batch
-from training.model.layers import BLOCKED
 from training.pairs.beam import beam_search
 from training.pairs.ensemble import Ensemble
 
@@ -40,37 +40,19 @@ class Searched:
         return torch.from_numpy(self.lists[rows]).to(device), scores.to(device).float()
 
 
-@torch.no_grad()
 def search_lists(
     ensemble: Ensemble, batch: Batch, list_size: int, beam: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Lists int64 [B, N], -1 once all candidates are in, and the expectations [B, N, M].
-
-    ``beam`` 1 is greedy: each item is the best next one. A wider one weighs what an item does to
-    those after it, at as many times the cost.
-    """
-    ahead = beam_search(ensemble, batch, list_size, beam) if beam > 1 else None
-    grown = ensemble.growing(batch)
-    rows = torch.arange(batch.size, device=batch.count.device)
-    place = torch.arange(batch.candidates, device=batch.count.device)
-    taken_BM = place >= batch.count.unsqueeze(1)
-    lists = torch.full([batch.size, list_size], -1, dtype=torch.long, device=rows.device)
-    expected = torch.zeros([batch.size, list_size, batch.candidates], device=rows.device)
-    for step in range(min(list_size, batch.candidates)):
-        expected[:, step] = grown.expected()
-        free_BM = expected[:, step].masked_fill(taken_BM, BLOCKED)
-        best = free_BM.argmax(1) if ahead is None else ahead[:, step].clamp(min=0)
-        free = ~taken_BM[rows, best]
-        lists[:, step] = torch.where(free, best, -1)
-        taken_BM[rows, best] = True
-        grown.take(lists[:, step])
-    return lists, expected
+    """``beam_search``, padded to ``list_size``: lists [B, N] by -1, expectations [B, N, M] by 0."""
+    lists, expected = beam_search(ensemble, batch, list_size, beam)
+    more = list_size - lists.size(1)
+    return pad(lists, (0, more), value=-1), pad(expected, (0, 0, 0, more))
 
 
 def search_all(
     ensemble: Ensemble, slates: SlateArrays, list_size: int, device: torch.device, beam: int = 1
 ) -> Searched:
-    """``search_lists`` for every slate."""
+    """``beam_search`` for every slate."""
     size = len(slates), list_size
     lists = np.full(size, -1, np.int64)
     scores = np.zeros((*size, int(slates.count.max())), np.float16)

@@ -146,6 +146,8 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
             whose positions were never on a screen.
         labellers: evaluators that label; what they expect is averaged. The list that one of them
             finds best is too often one on which it errs.
+        other_kinds: weight of the losses of the other feedback kinds, learned from the same
+            representations (multi-task). 0, the default: they are not learned.
         judge_share: share of the users whose lists fit a second evaluator. It labels nothing: it
             judges the policy's lists after every epoch, so that an epoch is not chosen by the
             evaluator that it was trained to please.
@@ -163,6 +165,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     min_gain: float = 0.005
     discount: Literal["none", "log"] = "none"
     labellers: int = 1
+    other_kinds: float = 0.0
     judge_share: float = 1 / 3
     apart: bool = True
 
@@ -171,6 +174,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
         _check(self.width % self.attention_heads == 0, "attention_heads must divide width")
         _check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
         _check(0 <= self.id_dropout <= 1, "id_dropout must be in [0, 1]")
+        _at_least(self, 0, "other_kinds")
         _check(math.isfinite(self.min_gain), f"min_gain is {self.min_gain}; allowed: finite")
         _check(0 < self.judge_share < 1, "judge_share must be above 0 and below 1")
 
