@@ -106,7 +106,7 @@ class RerankDpoObjective(nn.Module):
         encoded = self.model.encode(batch)
         losses: list[Tensor] = []
         scalars: Scalars = {}
-        if settings.dpo > 0:
+        if settings.dpo > 0 and self._with_pairs(epoch):
             loss, scalars = self._preferences(batch, epoch, encoded)
             losses.append(settings.dpo * loss)
         if settings.distil > 0 and self.teacher is not None:
@@ -116,6 +116,13 @@ class RerankDpoObjective(nn.Module):
             losses.append(settings.distil * loss)
             scalars["distillation"] = loss.detach()
         return torch.stack(losses).sum(), scalars
+
+    def _with_pairs(self, epoch: int) -> bool:
+        """Whether an epoch sees pairs: the last ``dpo_epochs``, or all without a teacher."""
+        settings = self.settings
+        if settings.dpo_epochs == 0 or self.teacher is None or settings.distil == 0:
+            return True
+        return epoch > settings.optim.epochs - settings.dpo_epochs
 
     @property
     def _block(self) -> int | None:

@@ -96,15 +96,16 @@ def test_by_loops(made: Taught, temperature: float) -> None:
 def test_by_hand() -> None:
     """The list (b, a) of a, b, c at temperature 1.
 
-    At b the teacher has a, b, c at ln 4, ln 1, ln 2: b counts as a does, and e times that. The
+    At b the teacher has a, b, c at ln 4, ln 1, ln 2: b counts as a does, and times e^FAVOUR. The
     policy has ln 2, ln 1, ln 1. After b, a is the best at ln 6, c at ln 3; the policy: ln 1, ln 3.
     """
     ln = np.log
     scores = torch.tensor([[[ln(4), ln(1), ln(2)], [ln(6), 99.0, ln(3)]]]).float()
     logits = torch.tensor([[[ln(2), ln(1), ln(1)], [ln(1), 99.0, ln(3)]]]).float()
-    total = 4 + 4 * np.e + 2
-    first = -(4 * ln(1 / 2) + 4 * np.e * ln(1 / 4) + 2 * ln(1 / 4)) / total
-    on_a = 6 * np.e / (6 * np.e + 3)
+    more = np.exp(FAVOUR)
+    total = 4 + 4 * more + 2
+    first = -(4 * ln(1 / 2) + 4 * more * ln(1 / 4) + 2 * ln(1 / 4)) / total
+    on_a = 6 * more / (6 * more + 3)
     second = -(on_a * ln(1 / 4) + (1 - on_a) * ln(3 / 4))
     loss = distillation_loss(logits, torch.tensor([[1, 0]]), scores, 1.0)
     assert float(loss) == pytest.approx((first + second) / 2, abs=1e-5)
@@ -170,11 +171,12 @@ def test_the_minimum_is_the_target() -> None:
 
 
 def test_near_temperature_0_the_best_item_alone_counts() -> None:
-    """The list's own item is as good as it and no worse; every other one is left with nothing."""
+    """The list's own item is better still; every other one is left with nothing."""
     logits = torch.zeros(1, 1, 4)
     scores = torch.tensor([[[0.1, 0.9, 0.2, 0.3]]])
     logits.requires_grad_()
-    for own, shares in ((1, [0, 1, 0, 0]), (2, [0, 1 / (1 + np.e), np.e / (1 + np.e), 0])):
+    best = 1 / (1 + np.exp(FAVOUR))
+    for own, shares in ((1, [0, 1, 0, 0]), (2, [0, best, 1 - best, 0])):
         loss = distillation_loss(logits, torch.tensor([[own]]), scores, 1e-4)
         (gradient,) = torch.autograd.grad(loss, logits)
         wanted = 0.25 - gradient[0, 0]

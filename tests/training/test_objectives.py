@@ -22,7 +22,8 @@ from training.objectives import (
 from training.pairs.base import Pairs, row_seeds
 from training.pairs.exposure import ExposurePairs
 from training.pairs.mirrored import MirroredPairs
-from training.settings import PostTrainSettings, PretrainSettings
+from training.pairs.search import Searched
+from training.settings import OptimSettings, PostTrainSettings, PretrainSettings
 
 
 def fresh(seed: int = 0, **changes: object) -> GenReranker:
@@ -177,6 +178,22 @@ def test_pairs_are_made_in_full_precision() -> None:
         loss, _ = objective(BATCH, 1)
     assert torch.isfinite(loss)
     assert source.dtypes == [torch.float32]
+
+
+def test_pairs_are_left_to_the_last_epochs() -> None:
+    """Those before are distillation alone; who has no teacher learns from pairs all the time."""
+    scores = np.zeros((4, 3, 6), np.float16)
+    teacher = Searched(np.tile(np.arange(3), (4, 1)), scores)
+    batch = random_batch([6] * 4, seed=2)
+    settings = PostTrainSettings(
+        optim=OptimSettings(epochs=5), distil=1.0, dpo_epochs=2, likelihood="none"
+    )
+    for own, wanted in ((teacher, [4, 5]), (None, [1, 2, 3, 4, 5])):
+        source = Recording()
+        objective = RerankDpoObjective(fresh(), source, settings, seed=0, teacher=own)
+        seen = [epoch for epoch in range(1, 6) if "pairs" in objective(batch, epoch)[1]]
+        assert seen == wanted
+        assert len(source.seeds) == len(wanted)
 
 
 def test_mass_on_unshown_by_loops() -> None:

@@ -235,6 +235,8 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
     Attributes:
         dpo, distil: the weights. Distillation is for policy pairs, from whose evaluators it learns;
             other pairs have none, and leave it out.
+        dpo_epochs: pairs are learned in the last so many epochs; those before are distillation
+            alone, a warm start in a third of the time. 0: in all.
         distil_temperature: of the evaluators' distribution over the candidates, in logits.
         max_kl, max_optimism: post-training stops, and no later epoch is chosen, where the policy is
             further than this from the one it began with (nats a list, KL) or the evaluators that
@@ -254,6 +256,7 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
     optim: OptimSettings = OptimSettings(epochs=3, learning_rate=3e-4)
     pairs: PairSettings = PairSettings()
     dpo: float = 1.0
+    dpo_epochs: int = 0
     distil: float = 0.0
     distil_temperature: float = 0.1
     max_kl: float = 0.0
@@ -268,7 +271,9 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
 
     def __post_init__(self) -> None:
         _above(self, 0, "beta", "collapse_nats")
-        _at_least(self, 0, "likelihood_weight", "dpo", "distil", "max_kl", "max_optimism")
+        _at_least(
+            self, 0, "likelihood_weight", "dpo", "dpo_epochs", "distil", "max_kl", "max_optimism"
+        )
         _above(self, 0, "distil_temperature")
         taught = self.distil > 0 and self.pairs.source == "policy"
         _check(
