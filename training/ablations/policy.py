@@ -14,17 +14,25 @@ LABELS = Ablation(
     question="Pairs of lists, distillation position by position, or both; and labelled by whom?",
     cases=("fatigue", "complements"),
     arms=(
-        Arm(label="both"),
+        Arm(label="distillation, then both"),
         Arm(label="distillation alone", changes={"post_train.dpo": 0.0}),
         Arm(label="pairs alone", changes=_PAIRS),
-        Arm(label="both, greedy search", changes={"post_train.pairs.beam": 1}),
-        Arm(label="both, three labellers", changes={"post_train.pairs.evaluator.labellers": 3}),
         Arm(
-            label="both, labeller without the judge's users",
+            label="both in all of four epochs",
+            changes={"post_train.dpo_epochs": 0, "post_train.optim.epochs": 4},
+        ),
+        Arm(label="greedy search", changes={"post_train.pairs.beam": 1}),
+        Arm(label="one labeller", changes={"post_train.pairs.evaluator.labellers": 1}),
+        Arm(
+            label="labellers of every feedback kind",
+            changes={"post_train.pairs.evaluator.other_kinds": 1.0},
+        ),
+        Arm(
+            label="labellers without the judge's users",
             changes={"post_train.pairs.evaluator.apart": True},
         ),
     ),
-    reference="both",
+    reference="distillation, then both",
     scalars=("held_out/kl", "held_out/optimism", "held_out/true_gain (simulated)"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.ablations.ablation import Ablation, Arm
+from training.ablations.pairs import PAIRS_ALONE
 
 _INFORMATIVE = ("fatigue", "strong", "kuairand-6")
 
@@ -77,8 +78,8 @@ BETA = Ablation(
         Arm(
             label=f"{source} pairs, beta {beta:g}, NLL {weight:g}",
             changes={
+                **PAIRS_ALONE,
                 "post_train.pairs.source": source,
-                "post_train.distil": 0.0,
                 "post_train.beta": beta,
                 "post_train.likelihood": "nll" if weight else "none",
                 "post_train.likelihood_weight": weight,

@@ -143,6 +143,8 @@ PUBLISHED = {
     "post_train.distil": 0.0,
     "post_train.beta": 0.1,
     "post_train.likelihood": "none",
+    "post_train.optim.epochs": 2,
+    "post_train.optim.learning_rate": 3e-4,
 }
 
 VARIANTS: tuple[System, ...] = (
