@@ -132,7 +132,7 @@ def pairs_of(
     """What an ablation trains; beside each dataset its exposure order, whose quality is stated.
 
     Raises:
-        ValueError: a case or an arm that the ablation does not have, or nothing left.
+        ValueError: a case or an arm that the ablation does not have.
     """
     labels = [arm.label for arm in ablation.arms]
     for option, given, known in (("--case", cases, CASES), ("--arm", arms, labels)):
@@ -146,7 +146,7 @@ def pairs_of(
         for arm in ablation.arms:
             if not arms or arm.label in arms:
                 case = arm.case(base)
-                found += [(case, ExposedSystem()), (case, arm.system())]
+                found += [(case, ExposedSystem()), (case, arm.system(case))]
     return found
 
 

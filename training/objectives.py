@@ -76,7 +76,8 @@ def pointwise_loss(model: GenReranker, z_BMD: Tensor, batch: Batch) -> Tensor:
 class RerankDpoObjective(nn.Module):
     """Rerank-DPO (Eq. 8): the policy against its frozen copy, over a source's pairs.
 
-    pi(Y) is the block factorisation that decoding uses (docs/paper_index.md, "Open"), unless
+    pi(Y) is the block factorisation that decoding uses (docs/paper_index.md, what the sources
+    leave open), unless
     ``factorisation`` asks for head 1's. With a ``teacher`` the evaluators are distilled as well.
     """
 

@@ -39,10 +39,10 @@ class Optimism:
 
     ``kl``: KL(policy || the one it began with), nats a list. ``labelled_gain``: what the labelling
     evaluators expect over the given order; ``optimism``: by how much that is above what the judge
-    expects, which was fitted on other users. What they should be compared with:
-    ``true_gain (simulated)``, the world's own expectation, where there is a world; else, where
-    enough of the traffic was explored, ``off_policy_gain`` over the policy it began with (DR at the
-    temperature that was logged).
+    expects, which is another's view where the labellers leave its users out (``apart``). What they
+    should be compared with: ``true_gain (simulated)``, the world's own expectation, where there is
+    a world; else, where enough of the traffic was explored, ``off_policy_gain`` over the policy it
+    began with (DR at the temperature that was logged).
     """
 
     policy: GenReranker

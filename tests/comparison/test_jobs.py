@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.comparison.cases import CASES
-from training.comparison.code_state import code_state, meaning
+from training.comparison.code_state import ROOT, code_state, meaning
 from training.comparison.jobs import Job, Known, Plan, choose, seconds_left
 from training.comparison.store import Row
 from training.comparison.systems import systems
 
 NAMES = ("given", "dnn", "gref")
+GREF_KINDS = {"gref", "gref-pre", "gref-post", "gref-published"}
 
 
 def plan(trials: int = 3, seeds: tuple[int, ...] = (1, 2)) -> Plan:
@@ -31,7 +35,7 @@ def done(job: Job, held_out: float = 0.0, code: str | None = None) -> Row:
         trials=job.trials,
         settings=job.plain,
         data=job.case.identity(),
-        code=code or code_state(job.system.is_gref),
+        code=code or code_state(job.system.code),
         held_out=held_out if job.role == "trial" else None,
         cpu_seconds=2.0,
     )
@@ -104,4 +108,30 @@ def test_the_codes_meaning_is_not_its_comments() -> None:
     one = 'def f(x):\n    """Doc."""\n    return x + 1\n'
     assert meaning(one) == meaning('def f(x):  # why\n    """Other."""\n\n    return (x + 1)\n')
     assert meaning(one) != meaning(one.replace("1", "2"))
-    assert code_state(True) != code_state(False)
+
+
+def test_a_result_depends_on_what_its_system_imports(tmp_path: Path) -> None:
+    """A change in one peer leaves the others as they are; one in what all share changes all."""
+    for folder in ("training", "contracts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
+    everyone = systems()
+    before = {name: code_state(one.code, tmp_path) for name, one in everyone.items()}
+    assert before == {name: code_state(one.code) for name, one in everyone.items()}
+    for changed, stale in (
+        ("training/baselines/nar4rec_peer.py", {"nar4rec"}),
+        ("training/baselines/pier.py", {"pier"}),
+        ("training/pairs/beam.py", {"edge_rerank", "nar4rec", *GREF_KINDS}),
+        ("training/losses/distillation.py", GREF_KINDS),
+        ("training/optimism.py", GREF_KINDS),
+        ("training/evaluation/truth.py", set(everyone)),
+        ("training/comparison/utilities.py", set(everyone)),
+        ("training/comparison/plots.py", set()),
+    ):
+        file = tmp_path / changed
+        kept = file.read_text()
+        file.write_text(kept + "\nCHANGED = 1\n")
+        code_state.cache_clear()
+        after = {name: code_state(one.code, tmp_path) for name, one in everyone.items()}
+        file.write_text(kept)
+        assert {name for name in everyone if after[name] != before[name]} == stale, changed
+    code_state.cache_clear()

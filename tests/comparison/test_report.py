@@ -10,30 +10,34 @@ import pytest
 
 from tests.comparison.stored import fill, lists, row
 from training.comparison.cases import CASES
+from training.comparison.code_state import code_state
 from training.comparison.reporting import report
 from training.comparison.store import Store
+from training.comparison.systems import systems
 from training.comparison.tables import Line, latest
 from training.comparison.verdicts import verdicts
 from training.evaluation.bootstrap import Interval
 
 HEAD = (
     "| method | true click (95 %) | minus gref | p | minus given order "
-    "| the same, shuffled feedback | seeds | trials | train CPU s | parameters "
+    "| the same, shuffled feedback | seeds | trials | epoch | train CPU s | parameters "
     "| ms a request | x GReF |"
 )
-COST = "| 2 | 2 | 15.0 | 1,234 | 1.00 | 0.50 |"
+COST = "| 2 | 1 | 3.0 | 15.0 | 1,234 | 1.00 | 0.50 |"
 TABLE = f"""\
 ## tiny
 
 Simulated: a world of few items, to try the command.
 
 {HEAD}
-|{" --- |" * 12}
-| given | 2.0000 (1.4000 to 2.6500) | **-0.3500 (-0.4000 to -0.3000)** | 0.002 |  |  {COST}
-| prm | 2.1500 (1.5500 to 2.8000) | **-0.2000 (-0.3000 to -0.1000)** | 0.002 \
-| **+0.1500 (+0.1000 to +0.2000)** |  {COST}
-| **gref** | 2.3500 (1.7500 to 2.9513) |  |  | **+0.3500 (+0.3000 to +0.4000)** \
+|{" --- |" * 13}
+| given (2) | 2.0000 (1.3936 to 2.6064) | -0.3500 (-0.9853 to +0.2853) | 0.090 |  |  {COST}
+| prm (2) | 2.1500 (1.5352 to 2.7648) | -0.2000 (-0.5042 to +0.1042) | 0.106 \
+| +0.1500 (-0.4853 to +0.7853) |  {COST}
+| **gref** (2) | 2.3500 (1.7352 to 2.9648) |  |  | +0.3500 (-0.2853 to +0.9853) \
 | **-0.5000 (-0.5000 to -0.5000)** {COST}
+
+(2) Of an earlier state of the code; comparison.csv says which.
 
 ![tiny](plots/tiny.png)
 """
@@ -65,13 +69,16 @@ def test_the_csv_holds_the_same_figures(tmp_path: Path) -> None:
 
 def test_alarms_and_mixed_code_are_said(tmp_path: Path) -> None:
     store = fill(tmp_path / "results")
-    store.add(row("prm", 3, alarm="DPO collapse", code="n3w"), lists(0.1))
-    store.add(row("given", 3, code="0ld"), lists(0.0))
+    now = {name: code_state(one.code) for name, one in systems().items()}
+    store.add(row("prm", 3, alarm="DPO collapse", code=now["prm"]), lists(0.1))
+    store.add(row("gref", 3, code=now["gref"]), lists(0.1))
     report(tmp_path / "results", tmp_path)
     text = (tmp_path / "comparison.md").read_text()
     assert "| prm (1) |" in text
     assert "(1) An alarm ended at least one training. prm: DPO collapse" in text
-    assert "more than one state of the code" in text
+    assert "| given (2) |" in text
+    assert "| **gref** (2) |" in text, "its control is of another state"
+    assert "(2) Of an earlier state of the code" in text
 
 
 def test_only_the_newest_settings_and_code_make_a_line() -> None:

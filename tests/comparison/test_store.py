@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from contracts.reading import ContractError
-from tests.comparison.stored import case_lists, lists, row
+from tests.comparison.stored import case_lists, fill, lists, row
 from training.comparison.store import Row, Store
 
 
@@ -85,3 +85,22 @@ def test_two_processes_append_to_one_file(tmp_path: Path) -> None:
         assert process.exitcode == 0
     rows: dict[str, Row] = Store(tmp_path).rows()
     assert len(rows) == 40
+
+
+def test_results_of_other_test_lists_are_refused(tmp_path: Path) -> None:
+    """Paired with the kept ones, they would be wrong in silence."""
+    store = fill(tmp_path)
+    other = case_lists()
+    other["label"] = ~other["label"]
+    with pytest.raises(ContractError, match="other test lists"):
+        store.add(row("gref", 7), lists(0.1), other)
+    assert len(store.rows()) == 7
+    store.add(row("gref", 7), lists(0.1), case_lists())
+
+
+def test_a_torn_file_of_lists_is_named(tmp_path: Path) -> None:
+    store = fill(tmp_path)
+    file = tmp_path / "lists" / f"{row('gref', 1).key}.npz"
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(ContractError, match=file.name):
+        store.lists(row("gref", 1))

@@ -11,6 +11,7 @@ from contracts.reading import Strict
 from training.comparison.cases import Case
 from training.comparison.gref import Gref
 from training.comparison.utilities import Utility
+from training.settings import override
 
 Stages = Literal["both", "pre", "post"]
 
@@ -56,15 +57,22 @@ class Arm(Strict, kw_only=True, frozen=True):
             share=self.share,
         )
 
-    def system(self) -> Gref:
+    def system(self, case: Case) -> Gref:
         """GReF with this arm's settings, untuned: arms differ in what varies and nothing else.
 
-        The same settings have the same name, so that ablations share their trainings.
+        The same settings have the same name, so that ablations share their trainings: a change to
+        what the recipe of the case has anyway is none.
         """
         stages = "" if self.stages == "both" else f"-{self.stages}"
+        recipe = Gref.defaults(case)
+        changes = {
+            name: value
+            for name, value in self.changes.items()
+            if override(recipe, {name: value}) != recipe
+        }
         # YAML reads what it writes: two ways to write a number are one name.
-        text = yaml.safe_dump(self.changes, default_flow_style=True, width=10_000).strip()
-        return Gref(f"gref{stages}{text}", self.label, self.changes, _STAGES[self.stages])
+        text = yaml.safe_dump(changes, default_flow_style=True, width=10_000).strip()
+        return Gref(f"gref{stages}{text}", self.label, changes, _STAGES[self.stages])
 
 
 class Ablation(Strict, kw_only=True, frozen=True):

@@ -63,7 +63,8 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
     metric = ablation.metric or base.primary
     drawn: dict[str, tuple[list[Row], Drawn]] = {}
     for arm in ablation.arms:
-        case, method = arm.case(base), arm.system().name
+        case = arm.case(base)
+        method = arm.system(case).name
         own = latest([row for row in rows if row.case == case.name and row.method == method])
         if own and metric in own[0].metrics:
             drawn[arm.label] = own, draw(store, own, metric)
@@ -87,9 +88,8 @@ def _paired(store: Store, one: Row, other: Row) -> bool:
     """Whether the test lists are of the same users in the same order."""
     first, second = store.case_lists(one)["users"], store.case_lists(other)["users"]
     same = np.array_equal(first, second)
-    worlds = [row.case.split("+")[0] for row in (one, other)]
     # Worlds that differ draw other requests for the same users.
-    return same and worlds[0] == worlds[1] and _world(one) == _world(other)
+    return same and _world(one) == _world(other)
 
 
 def _world(row: Row) -> list[str]:

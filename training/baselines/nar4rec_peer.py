@@ -39,7 +39,6 @@ from training.data.batch import Batch
 from training.losses.likelihood import mean_over_lists
 from training.model.layers import BLOCKED
 from training.pairs.base import random_keys
-from training.settings import OptimSettings
 
 
 class Nar4RecSettings(NetworkSettings, kw_only=True, frozen=True):
@@ -65,9 +64,7 @@ class Nar4RecSettings(NetworkSettings, kw_only=True, frozen=True):
     contrast: float = 0.1
     draws: int = 16
     temperature: float = 1.0
-    evaluator: ContextSettings = ContextSettings(
-        optim=OptimSettings(epochs=8, learning_rate=2e-3, patience=2)
-    )
+    evaluator: ContextSettings = ContextSettings()
 
     def __post_init__(self) -> None:
         if not 0 <= self.contrast < 1:

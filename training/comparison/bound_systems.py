@@ -21,6 +21,7 @@ class OracleSystem:
     """The greedy list by the simulated world's truth: a bound, made from the test slates."""
 
     name, about, is_gref, learns = Oracle.name, Oracle.paper, False, False
+    code: tuple[str, ...] = ("training.baselines.bounds",)
 
     def fits(self, case: Case) -> bool:
         return case.world is not None
@@ -36,6 +37,7 @@ class ExposedSystem:
     """The lists as they were shown: how good the order is that pre-training learns from."""
 
     name, about, is_gref, learns = "exposed", "production's lists, as logged", False, False
+    code: tuple[str, ...] = ()
 
     def fits(self, case: Case) -> bool:
         return True

@@ -80,6 +80,8 @@ def _kuairand(list_size: int, shown: int = 0) -> Case:
         source="kuairand",
         list_size=list_size,
         shown=shown,
+        # Pseudo-lists: nobody saw their positions, so whoever adds up a list discounts.
+        peers={"discount": "log", "evaluator.discount": "log"},
     )
 
 

@@ -1,63 +1,110 @@
-"""A hash of the code that a result depends on: without comments, docstrings or layout."""
+"""A hash of the code that a result depends on: without comments, docstrings or layout.
+
+It covers what makes and measures every result, and of the rest what the system's own modules
+import: a change in one peer leaves the others' results as they are.
+"""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from contracts.reading import stable_hash
 
-TRAINING = Path(__file__).resolve().parents[1]
-ROOT = TRAINING.parent
+ROOT = Path(__file__).resolve().parents[2]
 
+#: What slates are made by.
+SOURCES = (
+    "training/sources",
+    "training/comparison/thinning.py",
+    "training/comparison/utilities.py",
+)
 #: What every result depends on.
-DATA = ("training/data", "training/sources", "contracts/encoding.py", "contracts/features.py")
-#: What of GReF's network the peers are built of.
-BLOCKS = ("training/model/encoder.py", "training/model/layers.py", "training/decoding/choice.py")
-METRICS = ("training/evaluation/metrics.py", "training/evaluation/alignment.py")
-GREF = (
-    "training/model",
+ALWAYS = (
+    *SOURCES,
+    "training/data",
+    "contracts/encoding.py",
+    "contracts/features.py",
+    "training/evaluation/alignment.py",
+    "training/evaluation/metrics.py",
+    "training/evaluation/truth.py",
+)
+#: What a result depends on where its system imports it. Settings are part of a row, and what
+#: stores, prints or serves changes none.
+WHERE_USED = (
+    "training/baselines",
     "training/decoding",
     "training/losses",
+    "training/model",
     "training/pairs",
-    "training/objectives.py",
+    "training/alarms.py",
     "training/labels.py",
     "training/loop.py",
-    "training/pretrain.py",
+    "training/objectives.py",
+    "training/optimism.py",
     "training/post_train.py",
+    "training/pretrain.py",
     "training/validation.py",
-)
-#: Peers share GReF's blocks; two search, or learn from, the listwise evaluator.
-PEERS = (
-    *BLOCKS,
-    "training/baselines",
-    "training/pairs/beam.py",
-    "training/pairs/ensemble.py",
-    "training/pairs/evaluator.py",
-    "training/pairs/kinship.py",
-    "training/pairs/other_kinds.py",
-    "training/pairs/next_items.py",
 )
 
 
 @cache
 def sources_state() -> str:
     """Eight hex digits for the code that slates are made by."""
-    return _state(ROOT / "training" / "sources")[:8]
+    return _state(ROOT, [file for part in SOURCES for file in _files(ROOT, part)])[:8]
 
 
 @cache
-def code_state(gref: bool) -> str:
-    """Twelve hex digits for GReF's results, or for those of the peers."""
-    parts = (*DATA, *METRICS, *(GREF if gref else PEERS))
-    return stable_hash({part: _state(ROOT / part) for part in parts})[:12]
+def code_state(modules: tuple[str, ...], root: Path = ROOT) -> str:
+    """Twelve hex digits for the results of a system that begins at these modules."""
+    used = imported(modules, root)
+    own = [file for part in WHERE_USED for file in _files(root, part) if file in used]
+    always = [file for part in ALWAYS for file in _files(root, part)]
+    return _state(root, [*always, *own])[:12]
 
 
-def _state(path: Path) -> str:
+def imported(modules: tuple[str, ...], root: Path = ROOT) -> set[Path]:
+    """The project's files that are reached from modules by imports, their own among them."""
+    found: set[Path] = set()
+    waiting = list(modules)
+    while waiting:
+        file = _file_of(waiting.pop(), root)
+        if file is not None and file not in found:
+            found.add(file)
+            waiting += _imports(ast.parse(file.read_text("utf-8")))
+    return found
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            # What is imported may be a module of the package.
+            yield from (f"{node.module}.{one.name}" for one in node.names)
+
+
+def _file_of(module: str, root: Path) -> Path | None:
+    path = root.joinpath(*module.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
+
+
+def _files(root: Path, part: str) -> list[Path]:
+    path = root / part
     files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    files = [file for file in files if not file.name.startswith("avito")]  # no case is of it
-    return stable_hash([[file.name, meaning(file.read_text("utf-8"))] for file in files])
+    return [file for file in files if not file.name.startswith("avito")]  # no case is of it
+
+
+def _state(root: Path, files: list[Path]) -> str:
+    return stable_hash(
+        [[str(file.relative_to(root)), meaning(file.read_text("utf-8"))] for file in files]
+    )
 
 
 def meaning(source: str) -> str:

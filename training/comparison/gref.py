@@ -20,6 +20,7 @@ from contracts.datasets import read_dataset
 from contracts.reading import Strict
 from training.checkpoint import load_checkpoint
 from training.comparison.cases import Case
+from training.comparison.code_state import code_state
 from training.comparison.system import Slates, System, Trained
 from training.data.arrays import SlateArrays
 from training.data.batch import Batch
@@ -32,6 +33,9 @@ from training.pretrain import pretrain
 from training.settings import TrainingSettings, override, read_settings
 
 SETTINGS = Path(__file__).resolve().parents[1] / "settings"
+
+#: What its results begin at.
+CODE = ("training.pretrain", "training.post_train", "training.decoding.run")
 
 #: The system that the others are paired with.
 GREF = "gref"
@@ -59,6 +63,7 @@ class Gref:
     """
 
     is_gref = True
+    code: tuple[str, ...] = CODE
     learns = True
 
     def __init__(
@@ -100,7 +105,8 @@ class Gref:
         dataset, spec = read_dataset(slates.folder)
         history = pretrain(slates.folder, dataset, spec, settings, folder, here)
         best = folder / "pretrain" / "best.pt"
-        labels = LabelStore(slates.folder.parent / f"{slates.folder.name}-labels", shared=True)
+        kept = slates.folder.parent / f"{slates.folder.name}-labels-{code_state(CODE)[:8]}"
+        labels = LabelStore(kept, shared=True)
         if "post_train" in self._stages:
             history = post_train(slates.folder, dataset, spec, settings, best, folder, here, labels)
             best = folder / "post_train" / "best.pt"

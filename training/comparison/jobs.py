@@ -44,7 +44,7 @@ class Job:
 
     def key(self, code: str | None = None) -> str:
         """Of the row that it will give; ``code`` "" is that of any state of the code."""
-        found = code_state(self.system.is_gref) if code is None else code
+        found = code_state(self.system.code) if code is None else code
         return key_of(
             self.case.name,
             self.system.name,

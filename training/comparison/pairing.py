@@ -1,8 +1,10 @@
 """Means over seeds with intervals over users and over seeds, and paired differences of methods.
 
-Users are drawn as in training/evaluation/bootstrap.py, the same for every method; in each resample
-the seeds of each method are drawn too, for trainings of two methods have nothing in common but
-the data. With S seeds the spread between them is underestimated by (S - 1) / S.
+Two things blur a mean over trainings: other users, and other training seeds. Users are drawn as in
+training/evaluation/bootstrap.py, the same for every method, so that they pair; of seeds there are
+too few to draw from (resampling three of them calls one difference in five that is none), so their
+variance is estimated and the interval is Student's, with the degrees of freedom of Welch and
+Satterthwaite. With one seed nothing is known of others, and the interval is over users alone.
 
 Axes: S seeds, R resamples.
 """
@@ -14,32 +16,50 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
+from scipy import stats
 
 from training.comparison.store import Row, Store
-from training.evaluation.bootstrap import Interval, bootstrap_auc, bootstrap_means, interval
+from training.evaluation.bootstrap import Interval, bootstrap_auc, bootstrap_means
 
 Float64 = npt.NDArray[np.float64]
 
 RESAMPLES = 1000
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A method's metric: mean over seeds, and its draws [R] over users and seeds."""
+    """A method's metric: each seed's estimate [S], and draws [R] over users of their mean."""
 
-    estimate: float
+    seeds: Float64
     draws: Float64
 
+    @property
+    def estimate(self) -> float:
+        return float(self.seeds.mean())
+
     def interval(self) -> Interval:
-        return interval(self.estimate, self.draws)
+        return _student(self.estimate, self.draws, [self.seeds])[0]
 
     def minus(self, other: Drawn) -> tuple[Interval, float]:
-        """The paired difference, and its two-sided bootstrap p (never below 2 / (R + 1))."""
-        draws = self.draws - other.draws
-        both = min((draws <= 0).sum(), (draws >= 0).sum())
-        p = min(1.0, 2 * (1 + float(both)) / (len(draws) + 1))
-        return interval(self.estimate - other.estimate, draws), p
+        """The difference, paired by users, and its two-sided p."""
+        difference = self.estimate - other.estimate
+        return _student(difference, self.draws - other.draws, [self.seeds, other.seeds])
+
+
+def _student(estimate: float, draws: Float64, methods: Sequence[Float64]) -> tuple[Interval, float]:
+    """Interval and p of an estimate, from its draws over users and each method's seeds."""
+    by_seeds = [float(one.var(ddof=1)) / len(one) for one in methods if len(one) > 1]
+    freedom_of = [len(one) - 1 for one in methods if len(one) > 1]
+    variance = float(np.nanvar(draws, ddof=1)) + sum(by_seeds)
+    if variance == 0:
+        return Interval(estimate=estimate, low=estimate, high=estimate), float(estimate == 0)
+    # What users add counts as known: there are thousands of them.
+    uncertain = sum(part**2 / freedom for part, freedom in zip(by_seeds, freedom_of))
+    freedom = variance**2 / uncertain if uncertain > 0 else np.inf
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * variance**0.5
+    p = 2 * float(stats.t.sf(abs(estimate) / variance**0.5, freedom))
+    return Interval(estimate=estimate, low=estimate - half, high=estimate + half), p
 
 
 def draw(store: Store, rows: Sequence[Row], metric: str, resamples: int = RESAMPLES) -> Drawn:
@@ -53,11 +73,7 @@ def draw(store: Store, rows: Sequence[Row], metric: str, resamples: int = RESAMP
         raise ValueError("rows must be of one case and one method")
     found = [_one_seed(store, row, metric, resamples) for row in rows]
     estimates = np.array([estimate for estimate, _ in found])
-    draws_SR = np.stack([draws for _, draws in found])
-    rng = np.random.default_rng(xxhash.xxh32_intdigest(rows[0].method.encode()))
-    seeds_SR = rng.integers(len(rows), size=draws_SR.shape)
-    mixed = np.take_along_axis(draws_SR, seeds_SR, axis=0).mean(axis=0)
-    return Drawn(float(estimates.mean()), mixed)
+    return Drawn(estimates, np.stack([draws for _, draws in found]).mean(axis=0))
 
 
 def _one_seed(store: Store, row: Row, metric: str, resamples: int) -> tuple[float, Float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.comparison.cases import CASES
+from training.comparison.code_state import code_state
 from training.comparison.gref import GREF
 from training.comparison.plots import plot_case
 from training.comparison.store import Store
@@ -15,9 +16,10 @@ from training.comparison.verdicts import verdicts
 HEAD = """# Systems side by side
 
 Made by `make report` from `results/`; do not edit. What the columns mean, and the command that
-gives any row again: [README.md](README.md). Simulated cases: exact expected feedback, which
-training and every choice did not see. First, for each case, what is asked of the recipe; then every
-method's row.
+gives any row again: [README.md](README.md). Simulated cases: exact expected feedback, which no
+training, epoch or trial saw; but GReF's default settings were found by the truth of other requests
+of the worlds `fatigue` and `complements` (docs/evaluation.md). First, for each case, what is asked
+of the recipe; then every method's row.
 
 """
 
@@ -25,6 +27,7 @@ method's row.
 def report(results: Path, out: Path) -> list[Path]:
     """Write comparison.md, comparison.csv and a plot for each case; the files written."""
     store = Store(results)
+    codes = {name: code_state(one.code) for name, one in systems().items()}
     rows = list(store.rows().values())
     text: list[str] = []
     table: list[tuple[str, str, Line]] = []
@@ -40,7 +43,7 @@ def report(results: Path, out: Path) -> list[Path]:
         judged.append((name, lines))
         plot = out / "plots" / f"{name}.png"
         plot_case(case, lines, GREF, plot)
-        text.append(markdown(case, lines, GREF) + f"\n![{name}](plots/{name}.png)\n\n")
+        text.append(markdown(case, lines, GREF, codes) + f"\n![{name}](plots/{name}.png)\n\n")
         files.append(plot)
     peers = {one.name for one in systems().values() if one.learns and not one.is_gref}
     asked = verdicts(judged, GREF, peers) if judged else "No results are stored yet.\n"

@@ -105,7 +105,7 @@ class Runner:
             trials=job.trials,
             settings=job.plain,
             data=job.case.identity(),
-            code=code_state(job.system.is_gref),
+            code=code_state(job.system.code),
             epoch=trained.fitted.epochs,
             alarm=trained.alarm,
             scalars=trained.scalars,

@@ -16,6 +16,8 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -139,8 +141,8 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         if lists is not None:
             self._save(row.key, lists)
-        if case is not None and not (self._lists(case_key(row))).exists():
-            self._save(case_key(row), case)
+        if case is not None:
+            self._keep_case(case_key(row), case)
         with self.file.open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
@@ -159,6 +161,17 @@ class Store:
     def case_lists(self, row: Row) -> Arrays:
         """The test lists of a row's case."""
         return self._load(case_key(row))
+
+    def _keep_case(self, key: str, arrays: Arrays) -> None:
+        if not self._lists(key).exists():
+            self._save(key, arrays)
+            return
+        kept = self._load(key)
+        if any(not np.array_equal(kept[name], value) for name, value in arrays.items()):
+            raise ContractError(
+                f"{self._lists(key)}: stored results are of other test lists than these, so what "
+                "makes slates has changed; keep new results in another folder (--results)"
+            )
 
     def _lists(self, key: str) -> Path:
         return self.folder / "lists" / f"{key}.npz"
@@ -180,7 +193,7 @@ class Store:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise ContractError(f"{path}: cannot be read: {error}") from error
 
 

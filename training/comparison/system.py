@@ -55,7 +55,8 @@ class System(Protocol):
     """A system to compare.
 
     Attributes:
-        is_gref: whose code its results depend on (code_state.py).
+        is_gref: GReF, or a part of it.
+        code: the modules that its results begin at (code_state.py).
         learns: whether feedback changes it, so that the control with shuffled feedback says
             something.
     """
@@ -63,6 +64,7 @@ class System(Protocol):
     name: str
     about: str
     is_gref: bool
+    code: tuple[str, ...]
     learns: bool
 
     def fits(self, case: Case) -> bool:

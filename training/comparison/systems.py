@@ -22,6 +22,7 @@ class PeerSystem:
 
     def __init__(self, peer: Peer) -> None:
         self.name, self.about, self._peer = peer.name, peer.paper, peer
+        self.code: tuple[str, ...] = (type(peer).__module__,)
         self.learns = bool(peer.settings_type.SEARCH)
 
     def trials(self, case: Case, count: int) -> list[Strict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 
 import msgspec
@@ -28,8 +28,9 @@ class Line(Strict, kw_only=True, frozen=True):
         over_given: its difference to the given order.
         control: that of the runs with shuffled feedback.
         beside: other metrics, by name.
-        failed: alarms of its runs.
-        codes: states of the code that its rows are of.
+        alarms: of its runs.
+        epoch: the chosen one, mean over seeds.
+        codes: states of the code that its rows, and those of its control, are of.
     """
 
     method: str
@@ -45,6 +46,7 @@ class Line(Strict, kw_only=True, frozen=True):
     parameters: int = 0
     latency_ms: float | None = None
     latency_ratio: float | None = None
+    epoch: float = 0.0
     alarms: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
 
@@ -97,7 +99,7 @@ def _line(
     return Line(
         method=name,
         seeds=len(finals),
-        trials=finals[0].trials,
+        trials=max(1, len({row.trial for row in rows if row.role == "trial"})),
         value=drawn[name].interval(),
         over_reference=over,
         p=p,
@@ -112,25 +114,34 @@ def _line(
         parameters=round(mean(row.parameters for row in finals)),
         latency_ms=_mean([row.latency_ms for row in finals]),
         latency_ratio=_mean([row.latency_ratio for row in finals]),
+        epoch=mean(row.epoch for row in finals),
         alarms=tuple(sorted({row.alarm for row in finals if row.alarm})),
-        codes=tuple(sorted({row.code for row in finals})),
+        codes=tuple(sorted({row.code for row in [*finals, *controls]})),
     )
 
 
-def markdown(case: Case, lines: Sequence[Line], reference: str) -> str:
-    """The case's table, with a heading and what must be said of it."""
+def markdown(
+    case: Case, lines: Sequence[Line], reference: str, codes: Mapping[str, str] | None = None
+) -> str:
+    """The case's table, with a heading and what must be said of it.
+
+    Args:
+        codes: the state of the code that each method's results are of now; rows of another one
+            are said to be. None asks nothing.
+    """
     beside = [name for name in BESIDE if any(name in line.beside for line in lines)]
     head = [
         "method", f"{case.primary} (95 %)", f"minus {reference}", "p", "minus given order",
-        "the same, shuffled feedback", *beside, "seeds", "trials", "train CPU s", "parameters",
-        "ms a request", "x GReF",
+        "the same, shuffled feedback", *beside, "seeds", "trials", "epoch", "train CPU s",
+        "parameters", "ms a request", "x GReF",
     ]  # fmt: skip
     text = [f"## {case.name}", "", f"{case.title}.", "", _row(head), _row(["---"] * len(head))]
     for line in lines:
-        alarm = " (1)" if line.alarms else ""
+        marks = " (1)" * bool(line.alarms) + " (2)" * is_stale(line, codes)
+        name = f"**{line.method}**" if line.method == reference else line.method
         text.append(
             _row([
-                f"**{line.method}**{alarm}" if line.method == reference else line.method + alarm,
+                name + marks,
                 f"{line.value.estimate:.4f} ({line.value.low:.4f} to {line.value.high:.4f})",
                 _signed(line.over_reference),
                 "" if line.p is None else f"{line.p:.3f}",
@@ -139,6 +150,7 @@ def markdown(case: Case, lines: Sequence[Line], reference: str) -> str:
                 *(_number(line.beside.get(name), ".4f") for name in beside),
                 str(line.seeds),
                 str(line.trials),
+                f"{line.epoch:.1f}",
                 f"{line.cpu_seconds:,.1f}",
                 f"{line.parameters:,}",
                 _number(line.latency_ms, ".2f"),
@@ -148,19 +160,30 @@ def markdown(case: Case, lines: Sequence[Line], reference: str) -> str:
     stopped = [f"{line.method}: {line.alarms[0]}" for line in lines if line.alarms]
     if stopped:
         text += ["", "(1) An alarm ended at least one training. " + "; ".join(stopped) + "."]
-    if len({code for line in lines for code in line.codes}) > 2:  # GReF's, and the peers'
-        text += [
-            "",
-            "Rows of more than one state of the code stand here; comparison.csv says which.",
-        ]
+    if any(is_stale(line, codes) for line in lines):
+        text += ["", "(2) Of an earlier state of the code; comparison.csv says which."]
     return "\n".join(text) + "\n"
+
+
+def is_stale(line: Line, codes: Mapping[str, str] | None) -> bool:
+    """Whether any of its rows is of another state of the code than the one of now."""
+    return codes is not None and set(line.codes) != {codes[line.method]}
 
 
 def as_csv(lines: Sequence[tuple[str, str, Line]]) -> str:
     """(case, primary metric, line) as CSV, a row each."""
     out = io.StringIO()
     names = ["value", "over_reference", "over_given", "control"]
-    plain = ["seeds", "trials", "p", "cpu_seconds", "parameters", "latency_ms", "latency_ratio"]
+    plain = [
+        "seeds",
+        "trials",
+        "epoch",
+        "p",
+        "cpu_seconds",
+        "parameters",
+        "latency_ms",
+        "latency_ratio",
+    ]
     writer = csv.writer(out, lineterminator="\n")
     spread = [f"{name}{part}" for name in names for part in ("", "_low", "_high")]
     writer.writerow(["case", "metric", "method", *spread, *plain, *BESIDE, "codes"])

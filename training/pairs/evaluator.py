@@ -2,7 +2,7 @@
 
 A small causal Transformer over the list, with position in mind: what an item earns may depend on
 where it stands and on what stands before it. It labels the policy's own lists (policy.py) and, as
-a second copy fitted on other users, judges them. It never serves.
+a second copy fitted on a third of the users, judges them. It never serves.
 
 Axes: B slates, N list positions, L lists a slate, M candidates, D width.
 """

@@ -37,7 +37,7 @@ class EvaluatorReport:
         position_rate_loss: that of the mean utility at each position, its bar.
         gain: share by which it is better.
         accepted: whether the gain reaches ``min_gain`` and is above 0 at the 5 % level, one-sided,
-            over held-out lists.
+            over the users of held-out lists.
         slope: of its calibration; below 1 it is too sure of itself.
     """
 
@@ -127,20 +127,25 @@ def report_of(
     ours = _losses(said, held_out.utility, evaluator.binary)
     label = held_out.utility[shown].astype(np.float64)
     slope = calibration_slope(said[shown], label, evaluator.binary)
-    return _gate(ours, position_rate_losses(train, held_out), shown, min_gain, slope)
-
-
-def _gate(
-    ours: Float64, position: Float64, shown: Bools, min_gain: float, slope: float
-) -> EvaluatorReport:
-    """Better than the position alone by the share asked for, and not by luck of the lists."""
+    position = position_rate_losses(train, held_out)
     loss, bar = float(ours[shown].mean()), float(position[shown].mean())
-    saved = np.where(shown, position - ours, 0.0).sum(axis=1)
-    error = float(saved.std(ddof=1)) / len(saved) ** 0.5 if len(saved) > 1 else float("inf")
     gain = 1 - loss / bar if bar > 0 else 0.0
-    by_luck = min_gain >= 0 and float(saved.mean()) <= ONE_SIDED_95 * error
-    accepted = gain >= min_gain and not by_luck
+    saved = by_user(np.where(shown, position - ours, 0.0).sum(axis=1), held_out.user)
+    accepted = gain >= min_gain and (min_gain < 0 or surely_positive(saved))
     return EvaluatorReport(loss, bar, gain, accepted, slope)
+
+
+def by_user(values: Float64, users: npt.NDArray[np.object_]) -> Float64:
+    """Sums of a value of lists [S] over each user's: lists of one user are alike."""
+    _, codes = np.unique(users.astype(str), return_inverse=True)
+    return np.asarray(np.bincount(codes, weights=values), np.float64)
+
+
+def surely_positive(values: Float64) -> bool:
+    """Whether a mean is above 0 at the 5 % level, one-sided; never of a single value."""
+    if len(values) < 2:
+        return False
+    return bool(values.mean() > ONE_SIDED_95 * values.std(ddof=1) / len(values) ** 0.5)
 
 
 @torch.no_grad()

@@ -1,4 +1,7 @@
-"""The two evaluators of policy pairs, fitted on different users: one labels, the other judges.
+"""The two evaluators of policy pairs: one labels, the other, fitted on fewer users, judges.
+
+With ``apart`` the labelling one leaves the judge's users out, and the judge knows nothing that it
+knows; else the judge's view of a gain is only in part another's.
 
 The labelling one is an ensemble (``labellers`` members), for it is searched; the judge is one.
 
@@ -23,12 +26,13 @@ from training.data.arrays import SlateArrays
 from training.pairs.ensemble import Ensemble
 from training.pairs.evaluator import Evaluator
 from training.pairs.fit_evaluator import (
-    ONE_SIDED_95,
     EvaluatorReport,
+    by_user,
     fit_evaluator,
     held_out_losses,
     report_of,
     share_of_users,
+    surely_positive,
 )
 from training.settings import EvaluatorSettings
 
@@ -100,8 +104,13 @@ def fit_two(
     earlier = start or {}
     return TwoEvaluators(
         labeller=fit.several(own, seed, earlier.get("labeller")),
-        judge=fit.one(judges, seed + 1, earlier.get("judge")),
+        judge=fit.one(judges, _seed_of(seed, 0), earlier.get("judge")),
     )
+
+
+def _seed_of(seed: int, number: int) -> int:
+    """Of the judge (0) or of a member: runs of different seeds have no evaluator in common."""
+    return 1000 * seed + number
 
 
 @dataclass(frozen=True)
@@ -130,9 +139,10 @@ class _Fit:
     def _ensemble(
         self, own: SlateArrays, seed: int, starts: Sequence[State | None]
     ) -> Fitted[Ensemble]:
-        # The judge has the seed after the first member's.
-        seeds = [seed, *range(seed + 2, seed + 1 + len(starts))]
-        members = [self._fit(own, *each).evaluator for each in zip(seeds, starts)]
+        members = [
+            self._fit(own, _seed_of(seed, number), start).evaluator
+            for number, start in enumerate(starts, start=1)
+        ]
         ensemble = Ensemble(members)
         least = self.settings.min_gain
         return Fitted(ensemble, report_of(ensemble, own, self.valid, least, self.device))
@@ -161,9 +171,7 @@ class _Fit:
         shown = self.valid.exposed >= 0
         losses = [held_out_losses(x.evaluator, self.valid, self.device) for x in (other, one)]
         saved = np.where(shown, losses[0] - losses[1], 0.0).sum(axis=1)
-        if len(saved) < 2:
-            return False
-        return bool(saved.mean() > ONE_SIDED_95 * saved.std(ddof=1) / len(saved) ** 0.5)
+        return surely_positive(by_user(saved, self.valid.user))
 
 
 def _other_size() -> ContractError:

@@ -236,7 +236,7 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
         dpo, distil: the weights. Distillation is for policy pairs, from whose evaluators it learns;
             other pairs have none, and leave it out.
         dpo_epochs: pairs are learned in the last so many epochs; those before are distillation
-            alone, a warm start in a third of the time. 0: in all.
+            alone, a warm start. 0: in all, as where nothing is distilled.
         distil_temperature: of the evaluators' distribution over the candidates, in logits.
         max_kl, max_optimism: post-training stops, and no later epoch is chosen, where the policy is
             further than this from the one it began with (nats a list, KL) or the evaluators that
