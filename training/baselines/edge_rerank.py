@@ -50,7 +50,7 @@ class ContextSettings(PeerSettings, kw_only=True, frozen=True):
     layers: int = 2
     attention_heads: int = 4
     dropout: float = 0.1
-    id_dropout: float = 0.0
+    id_dropout: float = EvaluatorSettings().id_dropout
     discount: str = "auto"
 
     def evaluator(self, train: SlateArrays) -> EvaluatorSettings:
@@ -76,7 +76,7 @@ class EdgeRerankSettings(ContextSettings, kw_only=True, frozen=True):
     SEARCH: ClassVar[dict[str, tuple[Any, ...]]] = {
         "optim.learning_rate": (1e-3, 2e-3, 4e-3),
         "layers": (1, 2),
-        "id_dropout": (0.0, 0.2),
+        "id_dropout": (0.0, 0.3),
         "beam": (2, 5, 10),
         "stable": (0.98, 2.0),
     }
