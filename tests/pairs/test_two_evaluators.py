@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +12,8 @@ import torch
 from contracts.features import OUT_OF_VOCABULARY
 from tests.model.tiny import SPEC, random_batch
 from tests.pairs.test_fit_evaluator import made
+from training.data.arrays import SlateArrays
+from training.pairs import two_evaluators
 from training.pairs.evaluator import Evaluator
 from training.pairs.two_evaluators import Weights, fit_two
 from training.settings import EvaluatorSettings, OptimSettings
@@ -59,6 +62,34 @@ def test_half_hidden_is_about_half() -> None:
     share = float((hidden[:, 0] == OUT_OF_VOCABULARY).float().mean())
     assert abs(share - 0.5) < 0.04
     assert ((hidden[:, 0] == 7) | (hidden[:, 0] == OUT_OF_VOCABULARY)).all()
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_who_is_fitted_on_whom_and_with_what_seed(
+    apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge has its own third of the users; runs of other seeds share no evaluator."""
+    fit, seen = two_evaluators.fit_evaluator, []
+
+    def recorded(own: SlateArrays, held_out: SlateArrays, settings: Any, seed: int, *rest: Any,
+                 **more: Any) -> Any:  # fmt: skip
+        seen.append((seed, frozenset(own.user)))
+        return fit(own, held_out, settings, seed, *rest, **more)
+
+    monkeypatch.setattr(two_evaluators, "fit_evaluator", recorded)
+    few = msgspec.structs.replace(
+        TINY, apart=apart, labellers=3, optim=OptimSettings(epochs=1, batch_size=64)
+    )
+    slates, held_out = made(200, 1), made(60, 2)
+    for seed in (0, 1, 2, 3):
+        fit_two(slates, held_out, few, seed, CPU)
+    everyone = frozenset(slates.user)
+    for run in (seen[first : first + 4] for first in range(0, 16, 4)):
+        *labellers, (_, judged) = run
+        assert 0 < len(judged) < len(everyone)
+        for _, users in labellers:
+            assert users == (everyone - judged if apart else everyone)
+    assert len({seed for seed, _ in seen}) == 16
 
 
 @pytest.fixture(scope="module")
