@@ -50,7 +50,7 @@ class ContextSettings(PeerSettings, kw_only=True, frozen=True):
     layers: int = 2
     attention_heads: int = 4
     dropout: float = 0.1
-    id_dropout: float = EvaluatorSettings().id_dropout
+    id_dropout: float = 0.3
     discount: str = "auto"
 
     def evaluator(self, train: SlateArrays) -> EvaluatorSettings:

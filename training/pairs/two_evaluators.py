@@ -104,12 +104,16 @@ def fit_two(
     earlier = start or {}
     return TwoEvaluators(
         labeller=fit.several(own, seed, earlier.get("labeller")),
-        judge=fit.one(judges, _seed_of(seed, 0), earlier.get("judge")),
+        judge=fit.one(judges, _seed_of(seed, _JUDGE), earlier.get("judge")),
     )
 
 
+_JUDGE = 1
+_MEMBERS = [number for number in range(100) if number != _JUDGE]
+
+
 def _seed_of(seed: int, number: int) -> int:
-    """Of the judge (0) or of a member: runs of different seeds have no evaluator in common."""
+    """Of the judge or of a member: runs of different seeds have no evaluator in common."""
     return 1000 * seed + number
 
 
@@ -141,7 +145,7 @@ class _Fit:
     ) -> Fitted[Ensemble]:
         members = [
             self._fit(own, _seed_of(seed, number), start).evaluator
-            for number, start in enumerate(starts, start=1)
+            for number, start in zip(_MEMBERS, starts)
         ]
         ensemble = Ensemble(members)
         least = self.settings.min_gain

@@ -161,7 +161,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     layers: int = 2
     attention_heads: int = 4
     dropout: float = 0.1
-    id_dropout: float = 0.3
+    id_dropout: float = 0.0
     min_gain: float = 0.005
     discount: Literal["none", "log"] = "none"
     labellers: int = 1
