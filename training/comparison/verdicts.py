@@ -32,7 +32,7 @@ def verdicts(
             _text(own.over_given),
             "" if best is None else best.method,
             "" if best is None else _text(best.over_reference),
-            _verdict(own, rivals),
+            _verdict(own, rivals) + _missing(peers, rivals),
             _latency(own, by_name.get("nar4rec")),
             _stages(by_name, reference),
         ]
@@ -51,6 +51,12 @@ def _verdict(own: Line, rivals: Sequence[Line]) -> str:
         return "ahead of every peer"
     behind = [line.method for line in rivals if line.over_reference and line.over_reference.low > 0]
     return f"**behind {', '.join(behind)}**" if behind else "level with the best"
+
+
+def _missing(peers: Collection[str], rivals: Sequence[Line]) -> str:
+    """The peers that have no row yet: a verdict is over the others alone."""
+    absent = sorted(set(peers) - {line.method for line in rivals})
+    return f"; not run: {', '.join(absent)}" if absent and rivals else ""
 
 
 def _latency(own: Line, other: Line | None) -> str:
