@@ -94,6 +94,9 @@ def test_an_unknown_name_is_answered_with_those_allowed(name: str, cause: str) -
         ("post_train.pairs.mix", 1.0),  # no policy pair would be left
         ("post_train.pairs.beam", 0),
         ("post_train.pairs.beam", 17),
+        ("post_train.pairs.evaluator.labellers", 65),
+        ("post_train.pairs.evaluator.other_kinds", -0.1),
+        ("post_train.dpo_epochs", -1),
         ("post_train.dpo", 0),  # with nothing distilled
         ("post_train.distil", -1),
         ("post_train.distil_temperature", 0),

@@ -175,6 +175,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
         _check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
         _check(0 <= self.id_dropout <= 1, "id_dropout must be in [0, 1]")
         _at_least(self, 0, "other_kinds")
+        _check(self.labellers <= 64, f"labellers is {self.labellers}; allowed: 1 to 64")
         _check(math.isfinite(self.min_gain), f"min_gain is {self.min_gain}; allowed: finite")
         _check(0 < self.judge_share < 1, "judge_share must be above 0 and below 1")
 
