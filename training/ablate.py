@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from training.ablations.ablation import Ablation
+from training.ablations.ablation import Ablation, thinned
 from training.ablations.entries import ABLATIONS
 from training.ablations.report import write_pages
 from training.command import Refused, console, exit_codes
@@ -30,6 +30,8 @@ EPILOG = """Examples:
 python training/ablate.py --list
 
 python training/ablate.py beta --case fatigue --seed 1
+
+python training/ablate.py draws --share 0.25
 
 python training/ablate.py stages --kuairand KuaiRand-Pure/data
 
@@ -68,6 +70,10 @@ def main(
     control_seed: Annotated[
         Optional[list[int]], typer.Option(min=1, help="Also on shuffled feedback, with this seed.")
     ] = None,
+    share: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Of the train lists, for all arms: quicker, less sure."),
+    ] = 1.0,
     kuairand: Annotated[
         Optional[Path],
         typer.Option(help="Folder of KuaiRand-Pure's files; without it those cases are left out."),
@@ -100,7 +106,7 @@ def main(
         if name is not None and name not in ABLATIONS:
             raise ValueError(f"no ablation {name}; allowed: {', '.join(ABLATIONS)}")
         chosen = [ABLATIONS[name]] if name else list(ABLATIONS.values())
-        pairs = [one for ablation in chosen for one in pairs_of(ablation, case, arm, kuairand)]
+        pairs = [one for each in chosen for one in pairs_of(each, case, arm, kuairand, share)]
         plan = ArmsPlan(
             cases=(),
             systems=(),
@@ -127,12 +133,17 @@ def main(
 
 
 def pairs_of(
-    ablation: Ablation, cases: list[str] | None, arms: list[str] | None, kuairand: Path | None
+    ablation: Ablation,
+    cases: list[str] | None,
+    arms: list[str] | None,
+    kuairand: Path | None,
+    share: float = 1.0,
 ) -> list[tuple[Case, System]]:
     """What an ablation trains; beside each dataset its exposure order, whose quality is stated.
 
     Raises:
-        ValueError: a case or an arm that the ablation does not have.
+        ValueError: a case or an arm that the ablation does not have, or a share of what the
+            ablation takes shares of.
     """
     labels = [arm.label for arm in ablation.arms]
     for option, given, known in (("--case", cases, CASES), ("--arm", arms, labels)):
@@ -140,7 +151,7 @@ def pairs_of(
             raise ValueError(f"{option} {unknown[0]}; allowed: {', '.join(known)}")
     found: list[tuple[Case, System]] = []
     for name in cases or ablation.cases:
-        base = CASES[name]
+        base = thinned(CASES[name], share)
         if base.source == "kuairand" and kuairand is None and not cases:
             continue
         for arm in ablation.arms:

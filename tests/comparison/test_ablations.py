@@ -11,12 +11,14 @@ from typer.testing import CliRunner
 from contracts.reading import stable_hash
 from tests.comparison.stored import case_lists, lists, row
 from training import ablate
-from training.ablations.ablation import Ablation, Arm
+from training.ablations.ablation import Ablation, Arm, thinned
 from training.ablations.entries import ABLATIONS
 from training.ablations.report import write_pages
-from training.comparison.cases import CASES
+from training.comparison.cases import CASES, Case
 from training.comparison.gref import Gref
-from training.comparison.store import Measured, Store
+from training.comparison.jobs import plain
+from training.comparison.store import Measured, Row, Store
+from training.comparison.tables import latest
 
 #: Their reference is not the recipe: nothing is distilled in any arm.
 PAIRS_ALONE_IN = ("pairs", "alpha-gamma", "debiasing", "beta", "draws", "omtp-loss")
@@ -49,7 +51,7 @@ def test_the_reference_arm_is_the_recipe(name: str, is_recipe: str) -> None:
     ablation = ABLATIONS[name]
     arm = next(arm for arm in ablation.arms if arm.label == is_recipe)
     for base in (CASES[one] for one in ablation.cases):
-        assert arm.system(base).name == ("gref{}" if arm.stages == "both" else "gref-pre{}")
+        assert arm.system(base).name == ("gref" if arm.stages == "both" else "gref-pre")
 
 
 def test_arms_with_the_same_settings_share_their_training() -> None:
@@ -78,9 +80,7 @@ def test_a_page_answers_from_its_figures(tmp_path: Path) -> None:
     for arm, worth in zip(ablation.arms, (0.4, 0.1)):
         for seed in (1, 2):
             metrics = {"true click": Measured(value=worth, low=0, high=1, over_given=(worth, 0, 1))}
-            one = msgspec.structs.replace(
-                row("gref", seed), method=arm.system(CASES["fatigue"]).name, metrics=metrics
-            )
+            one = stored_arm(arm, CASES["fatigue"], seed, metrics)
             store.add(one, lists(worth + 0.01 * seed), case_lists())
     (file,) = write_pages(store.folder, tmp_path)
     text = file.read_text()
@@ -88,6 +88,47 @@ def test_a_page_answers_from_its_figures(tmp_path: Path) -> None:
     assert "Worse than 'with' by more than the interval: 'without'." in text
     assert "| without | 2.1150 (" in text
     assert "-0.3000 (-0.3304 to -0.2696)" in text  # Welch's t of two seeds each
+
+
+def stored_arm(arm: Arm, case: Case, seed: int, metrics: dict[str, Measured]) -> Row:
+    system = arm.system(case)
+    return msgspec.structs.replace(
+        row("gref", seed),
+        case=case.name,
+        method=system.name,
+        settings=plain(system.trials(case, 1)[0]),
+        metrics=metrics,
+    )
+
+
+def test_a_page_has_the_untuned_arm_whatever_was_tuned_beside_it(tmp_path: Path) -> None:
+    """The reference has the name that compare.py's system has, which may have been tuned."""
+    store = Store(tmp_path / "results")
+    for arm, worth in zip(ABLATIONS["cross-attention"].arms, (0.4, 0.1)):
+        metrics = {"true click": Measured(value=worth, low=0, high=1, over_given=(worth, 0, 1))}
+        one = stored_arm(arm, CASES["fatigue"], 1, metrics)
+        store.add(one, lists(worth), case_lists())
+        tuned = msgspec.structs.replace(one, settings={"post_train": "tuned"}, trials=4)
+        if one.method == "gref":
+            store.add(tuned, lists(0.9), case_lists())
+    (file,) = write_pages(store.folder, tmp_path)
+    assert "| with | 2.4000 (" in file.read_text()
+    rows = [one for one in store.rows().values() if one.method == "gref"]
+    assert [one.trials for one in latest(rows)] == [4], "the comparison's table has the tuned one"
+
+
+def test_shares_of_a_case_have_parts_of_their_own(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    case = thinned(CASES["fatigue"], 0.25)
+    for arm, worth in zip(ABLATIONS["cross-attention"].arms, (0.4, 0.1)):
+        metrics = {"true click": Measured(value=worth, low=0, high=1, over_given=(worth, 0, 1))}
+        store.add(stored_arm(arm, case, 1, metrics), lists(worth), case_lists())
+    (file,) = write_pages(store.folder, tmp_path)
+    assert "## fatigue+share=0.25" in file.read_text()
+    with pytest.raises(ValueError, match="a share already"):
+        ABLATIONS["data"].arms[0].case(case)
+    assert not ABLATIONS["data"].fits(case)
+    assert ABLATIONS["feedback"].arms[1].case(case).share == 0.25, "and its world or utility"
 
 
 def test_unknown_names_are_refused_with_what_there_is() -> None:

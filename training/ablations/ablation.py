@@ -40,7 +40,13 @@ class Arm(Strict, kw_only=True, frozen=True):
     share: float = 1.0
 
     def case(self, base: Case) -> Case:
-        """The case with this arm's data; ValueError for a world where there is none."""
+        """The case with this arm's data.
+
+        Raises:
+            ValueError: a world where there is none, or a share of a share.
+        """
+        if self.share < 1 and base.share < 1:
+            raise ValueError(f"case {base.name} is a share already; '{self.label}' takes another")
         named = {"utility": self.utility, "share": self.share, **self.world}
         defaults = {"utility": "own", "share": 1.0}
         parts = [f"{k}={v}" for k, v in named.items() if defaults.get(k) != v]
@@ -54,14 +60,15 @@ class Arm(Strict, kw_only=True, frozen=True):
             name="+".join([base.name, *parts]),
             world=world,
             utility=self.utility,
-            share=self.share,
+            share=self.share if self.share < 1 else base.share,
         )
 
     def system(self, case: Case) -> Gref:
         """GReF with this arm's settings, untuned: arms differ in what varies and nothing else.
 
-        The same settings have the same name, so that ablations share their trainings: a change to
-        what the recipe of the case has anyway is none.
+        The same settings have the same name, so that ablations share their trainings, also with
+        training/compare.py where that tunes nothing: a change to what the recipe of the case has
+        anyway is none.
         """
         stages = "" if self.stages == "both" else f"-{self.stages}"
         recipe = Gref.defaults(case)
@@ -72,7 +79,13 @@ class Arm(Strict, kw_only=True, frozen=True):
         }
         # YAML reads what it writes: two ways to write a number are one name.
         text = yaml.safe_dump(changes, default_flow_style=True, width=10_000).strip()
+        text = text if changes else ""
         return Gref(f"gref{stages}{text}", self.label, changes, _STAGES[self.stages])
+
+
+def thinned(case: Case, share: float) -> Case:
+    """The case with a share of its train lists, as an arm has it."""
+    return Arm(label="", share=share).case(case)
 
 
 class Ablation(Strict, kw_only=True, frozen=True):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
 
-from training.ablations.ablation import Ablation, Arm
+from contracts.reading import stable_hash
+from training.ablations.ablation import Ablation, Arm, thinned
 from training.ablations.entries import ABLATIONS
 from training.comparison.cases import CASES, Case
+from training.comparison.jobs import plain
 from training.comparison.pairing import Drawn, draw
 from training.comparison.store import Row, Store
 from training.comparison.tables import latest
@@ -35,9 +38,10 @@ def write_pages(results: Path, out: Path, cases: Mapping[str, Case] = CASES) -> 
     store = Store(results)
     rows = list(store.rows().values())
     files = []
+    known = with_shares(cases, {row.case for row in rows})
     for ablation in ABLATIONS.values():
         found = {}
-        for name, case in cases.items():
+        for name, case in known.items():
             arms = found_of(store, rows, ablation, case) if ablation.fits(case) else []
             if len(arms) > 1:
                 found[name] = arms
@@ -47,15 +51,28 @@ def write_pages(results: Path, out: Path, cases: Mapping[str, Case] = CASES) -> 
         file.parent.mkdir(parents=True, exist_ok=True)
         text = [f"# {ablation.name}: {ablation.question}\n"]
         for name, arms in found.items():
-            text.append(page(ablation, cases[name], arms))
+            text.append(page(ablation, known[name], arms))
             if ablation.curve:
                 plot = file.parent / f"{ablation.name}-{name}.png"
-                plot_curve(ablation, cases[name], arms, plot)
+                plot_curve(ablation, known[name], arms, plot)
                 text.append(f"![latency against quality]({plot.name})\n")
                 files.append(plot)
         file.write_text("\n".join(text), encoding="utf-8")
         files.append(file)
     return files
+
+
+def with_shares(cases: Mapping[str, Case], trained: Iterable[str]) -> dict[str, Case]:
+    """The cases, each followed by the shares of its train lists that something was trained on."""
+    shares = {
+        float(share) for name in trained for share in re.findall(r"\+share=([\d.]+)(?:\+|$)", name)
+    }
+    found = {}
+    for name, case in cases.items():
+        found[name] = case
+        for share in sorted(shares, reverse=True):
+            found[f"{name}+share={share}"] = thinned(case, share)
+    return found
 
 
 def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) -> list[Found]:
@@ -64,8 +81,17 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
     drawn: dict[str, tuple[list[Row], Drawn]] = {}
     for arm in ablation.arms:
         case = arm.case(base)
-        method = arm.system(case).name
-        own = latest([row for row in rows if row.case == case.name and row.method == method])
+        system = arm.system(case)
+        # Not what was tuned under the same name, nor what the recipe was before.
+        settings = stable_hash(plain(system.trials(case, 1)[0]))
+        own = latest(
+            [
+                row
+                for row in rows
+                if (row.case, row.method) == (case.name, system.name)
+                and stable_hash(row.settings) == settings
+            ]
+        )
         if own and metric in own[0].metrics:
             drawn[arm.label] = own, draw(store, own, metric)
     reference = drawn.get(ablation.reference)

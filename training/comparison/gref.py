@@ -6,7 +6,9 @@ alarms.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contracts.datasets import read_dataset
-from contracts.reading import Strict
+from contracts.datasets import Dataset, read_dataset
+from contracts.features import FeatureSpec
+from contracts.reading import Strict, stable_hash
 from training.checkpoint import load_checkpoint
 from training.comparison.cases import Case
 from training.comparison.code_state import code_state
@@ -27,6 +30,7 @@ from training.data.batch import Batch
 from training.decoding.run import make_decode
 from training.distributed import Processes
 from training.label_store import LabelStore
+from training.loop import History
 from training.model.gen_reranker import GenReranker
 from training.post_train import post_train
 from training.pretrain import pretrain
@@ -103,16 +107,42 @@ class Gref:
         settings = msgspec.structs.replace(settings, seed=seed)
         here = Processes(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         dataset, spec = read_dataset(slates.folder)
-        history = pretrain(slates.folder, dataset, spec, settings, folder, here)
-        best = folder / "pretrain" / "best.pt"
         kept = slates.folder.parent / f"{slates.folder.name}-labels-{code_state(CODE)[:8]}"
+        history, best, saved = _pretrained(slates.folder, dataset, spec, settings, kept, here)
         labels = LabelStore(kept, shared=True)
         if "post_train" in self._stages:
             history = post_train(slates.folder, dataset, spec, settings, best, folder, here, labels)
             best = folder / "post_train" / "best.pt"
         policy = GrefLists(load_checkpoint(best).model(), spec.list_size, history.best_epoch)
         scalars = {name: value for name, value in history.epochs[-1].items() if name != "seconds"}
-        return Trained(policy, history.alarm, scalars, labels.saved_seconds)
+        return Trained(policy, history.alarm, scalars, saved + labels.saved_seconds)
+
+
+def _pretrained(
+    data: Path,
+    dataset: Dataset,
+    spec: FeatureSpec,
+    settings: TrainingSettings,
+    kept: Path,
+    here: Processes,
+) -> tuple[History, Path, float]:
+    """Pre-training, done once for all that differ in the later stage alone.
+
+    Returns:
+        Its history, its checkpoint, and the processor seconds that an earlier one had spent on it.
+    """
+    known = [settings.model, settings.pretrain, settings.seed]
+    folder = kept / f"pretrained-{stable_hash(known)[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    spent = folder / "seconds"
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
+        saved = float(spent.read_text()) if spent.exists() else 0.0
+        began = time.process_time()
+        history = pretrain(data, dataset, spec, settings, folder, here)
+        if not saved:
+            spent.write_text(f"{time.process_time() - began:.1f}\n")
+    return history, folder / "pretrain" / "best.pt", saved
 
 
 class GrefLists:

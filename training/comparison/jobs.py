@@ -23,6 +23,12 @@ from training.comparison.system import System
 TRIAL_SEED = 0
 
 
+def plain(settings: Strict) -> dict[str, Any]:
+    """Settings as a row has them; the seed has a column of its own."""
+    values: dict[str, Any] = msgspec.to_builtins(settings)
+    return {name: value for name, value in values.items() if name != "seed"}
+
+
 @dataclass(frozen=True)
 class Job:
     """One training."""
@@ -38,9 +44,7 @@ class Job:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The settings as plain data; the seed has a column of its own."""
-        settings: dict[str, Any] = msgspec.to_builtins(self.settings)
-        return {name: value for name, value in settings.items() if name != "seed"}
+        return plain(self.settings)
 
     def key(self, code: str | None = None) -> str:
         """Of the row that it will give; ``code`` "" is that of any state of the code."""

@@ -52,11 +52,17 @@ class Line(Strict, kw_only=True, frozen=True):
 
 
 def latest(rows: Sequence[Row], control: str = "none") -> list[Row]:
-    """Final rows of one method: the newest settings and code, a row for each seed."""
+    """Final rows of one method and the newest code, a row for each seed.
+
+    Of several settings those that the most were tried for: an ablation's recipe is untuned.
+    """
     finals = [row for row in rows if row.role == "final" and row.control == control]
     if not finals:
         return []
-    last = finals[-1]
+    newest = finals[-1]
+    alike = [row for row in finals if (row.data, row.code) == (newest.data, newest.code)]
+    most = max(row.trials for row in alike)
+    last = [row for row in alike if row.trials == most][-1]
     same = {
         row.seed: row
         for row in finals
