@@ -27,6 +27,7 @@ from training.distributed import Processes, processes
 from training.label_store import LabelStore
 from training.labels import make_labels
 from training.loop import History, Stage, run_stage
+from training.model.softening import soften
 from training.objectives import RerankDpoObjective
 from training.optimism import Optimism, true_gain
 from training.settings import TrainingSettings
@@ -150,6 +151,8 @@ def post_train(
         alarm=lambda scores: duplicates(scores) or collapse(post.collapse_nats, scores),
     )
     history = run_stage(stage, train, folder, here)
+    if labels.teacher is not None and history.best_epoch > 0:
+        soften(model, post.soften)
     if here.is_first:
         save_checkpoint(
             folder / "best.pt",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from tests.model.tiny import (
 from training.decoding.omtp import OmtpDecode
 from training.model.gen_reranker import GenReranker
 from training.model.layers import BLOCKED
+from training.model.softening import soften
 
 HEADS = (1, 2, 4, 8)
 models = st.builds(
@@ -60,6 +62,24 @@ def test_permuted_candidates_give_the_permuted_list(model: GenReranker, m: int, 
     mapped = torch.where(again < 0, -1, permutation[again.clamp(min=0).long()])
     assert mapped.tolist() == order.tolist()
     torch.testing.assert_close(log_prob_again, log_prob, atol=1e-4, rtol=1e-4)
+
+
+@settings(max_examples=40)
+@given(models, counts, st.floats(0.5, 8.0), st.integers(0, 2**31))
+def test_a_softened_policy_has_the_same_lists_and_its_logits_divided(
+    model: GenReranker, sizes: list[int], by: float, seed: int
+) -> None:
+    batch = random_batch(sizes, seed=seed)
+    softer = copy.deepcopy(model)
+    soften(softer, by)
+    logits = model.block_logits(*model.encode(batch), batch.exposed)
+    scaled = softer.block_logits(*softer.encode(batch), batch.exposed)
+    free = logits > BLOCKED / 2
+    torch.testing.assert_close(scaled[free], logits[free] / by, atol=1e-5, rtol=1e-4)
+    assert torch.equal(scaled > BLOCKED / 2, free), "what was padding is padding"
+    size = len(sizes)
+    lists = OmtpDecode(model.decoder, 6)(*model.encode(batch), *cold(size))[0]
+    assert torch.equal(lists, OmtpDecode(softer.decoder, 6)(*softer.encode(batch), *cold(size))[0])
 
 
 def test_positions_are_told_apart() -> None:

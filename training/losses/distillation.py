@@ -15,10 +15,10 @@ from torch import Tensor
 from training.losses.likelihood import chosen_before, mean_over_lists
 from training.model.layers import BLOCKED, is_free
 
-#: What the list's own item has in logits above the best other one, at least. More would help where
-#: a beam looks ahead, and make a policy so sure of itself that neither exploration nor a refresh
-#: could move it (docs/evaluation.md).
-FAVOUR = 1.0
+#: What the list's own item has in logits above the best other one, at least. Much: where a beam
+#: took it for what comes after it, the scores of the next item alone speak against it. A policy as
+#: sure as that neither exploration nor a refresh could move: PostTrainSettings.soften.
+FAVOUR = 4.0
 
 
 def distillation_loss(

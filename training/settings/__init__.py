@@ -239,6 +239,8 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
         dpo_epochs: pairs are learned in the last so many epochs; those before are distillation
             alone, a warm start. 0: in all, as where nothing is distilled.
         distil_temperature: of the evaluators' distribution over the candidates, in logits.
+        soften: what the logits of a policy that evaluators were distilled into are divided by once
+            it is trained. Its lists stay; it explores more, and a refresh can move it.
         max_kl, max_optimism: post-training stops, and no later epoch is chosen, where the policy is
             further than this from the one it began with (nats a list, KL) or the evaluators that
             label see a gain over the given order that is this much larger than the judge's
@@ -260,6 +262,7 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
     dpo_epochs: int = 0
     distil: float = 0.0
     distil_temperature: float = 0.1
+    soften: float = 1.0
     max_kl: float = 0.0
     max_optimism: float = 0.0
     beta: float = 0.1
@@ -275,7 +278,7 @@ class PostTrainSettings(Strict, kw_only=True, frozen=True):
         _at_least(
             self, 0, "likelihood_weight", "dpo", "dpo_epochs", "distil", "max_kl", "max_optimism"
         )
-        _above(self, 0, "distil_temperature")
+        _above(self, 0, "distil_temperature", "soften")
         taught = self.distil > 0 and self.pairs.source == "policy"
         _check(
             self.dpo > 0 or taught,
