@@ -82,9 +82,9 @@ def test_a_page_answers_from_its_figures(tmp_path: Path) -> None:
             metrics = {"true click": Measured(value=worth, low=0, high=1, over_given=(worth, 0, 1))}
             one = stored_arm(arm, CASES["fatigue"], seed, metrics)
             store.add(one, lists(worth + 0.01 * seed), case_lists())
-    (file,) = write_pages(store.folder, tmp_path)
+    file, *_ = write_pages(store.folder, tmp_path)
     text = file.read_text()
-    assert "the highest true click is that of 'with'" in text
+    assert "the highest true click is that of 'with' (2.4150, 2 seeds)" in text
     assert "Worse than 'with' by more than the interval: 'without'." in text
     assert "| without | 2.1150 (" in text
     assert "-0.3000 (-0.3304 to -0.2696)" in text  # Welch's t of two seeds each
@@ -111,8 +111,9 @@ def test_a_page_has_the_untuned_arm_whatever_was_tuned_beside_it(tmp_path: Path)
         tuned = msgspec.structs.replace(one, settings={"post_train": "tuned"}, trials=4)
         if one.method == "gref":
             store.add(tuned, lists(0.9), case_lists())
-    (file,) = write_pages(store.folder, tmp_path)
+    file, *_ = write_pages(store.folder, tmp_path)
     assert "| with | 2.4000 (" in file.read_text()
+    assert "1 seed: intervals are those of other users" in file.read_text()
     rows = [one for one in store.rows().values() if one.method == "gref"]
     assert [one.trials for one in latest(rows)] == [4], "the comparison's table has the tuned one"
 
@@ -123,7 +124,7 @@ def test_shares_of_a_case_have_parts_of_their_own(tmp_path: Path) -> None:
     for arm, worth in zip(ABLATIONS["cross-attention"].arms, (0.4, 0.1)):
         metrics = {"true click": Measured(value=worth, low=0, high=1, over_given=(worth, 0, 1))}
         store.add(stored_arm(arm, case, 1, metrics), lists(worth), case_lists())
-    (file,) = write_pages(store.folder, tmp_path)
+    file, *_ = write_pages(store.folder, tmp_path)
     assert "## fatigue+share=0.25" in file.read_text()
     with pytest.raises(ValueError, match="a share already"):
         ABLATIONS["data"].arms[0].case(case)

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
 
 from contracts.reading import stable_hash
-from training.ablations.ablation import Ablation, Arm, thinned
+from training.ablations.ablation import Ablation, thinned
 from training.ablations.entries import ABLATIONS
+from training.ablations.found import Found, over_given
+from training.ablations.plots import plot
 from training.comparison.cases import CASES, Case
 from training.comparison.jobs import plain
 from training.comparison.pairing import Drawn, draw
 from training.comparison.store import Row, Store
 from training.comparison.tables import latest
-from training.evaluation.bootstrap import Interval
-
-
-@dataclass(frozen=True)
-class Found:
-    """What an arm gave on a case; ``over`` is paired with the reference's, over one and the same
-    test lists, or None."""
-
-    arm: Arm
-    rows: list[Row]
-    drawn: Drawn
-    over: Interval | None
-    exposed: Row | None
 
 
 def write_pages(results: Path, out: Path, cases: Mapping[str, Case] = CASES) -> list[Path]:
@@ -47,18 +35,16 @@ def write_pages(results: Path, out: Path, cases: Mapping[str, Case] = CASES) -> 
                 found[name] = arms
         if not found:
             continue
-        file = out / "ablations" / f"{ablation.name}.md"
+        file, plots = out / "ablations" / f"{ablation.name}.md", []
         file.parent.mkdir(parents=True, exist_ok=True)
         text = [f"# {ablation.name}: {ablation.question}\n"]
         for name, arms in found.items():
             text.append(page(ablation, known[name], arms))
-            if ablation.curve:
-                plot = file.parent / f"{ablation.name}-{name}.png"
-                plot_curve(ablation, known[name], arms, plot)
-                text.append(f"![latency against quality]({plot.name})\n")
-                files.append(plot)
+            drawn = file.parent / f"{ablation.name}-{name}.png"
+            text.append(f"![{plot(ablation, known[name], arms, drawn)}]({drawn.name})\n")
+            plots.append(drawn)
         file.write_text("\n".join(text), encoding="utf-8")
-        files.append(file)
+        files += [file, *plots]
     return files
 
 
@@ -127,10 +113,9 @@ def answer(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
     """Two sentences that follow from the figures and say no more than they do."""
     metric = ablation.metric or case.primary
     best = max(found, key=lambda one: one.drawn.estimate)
-    seeds = min(len(one.rows) for one in found)
     first = (
         f"On {case.name} the highest {metric} is that of '{best.arm.label}' "
-        f"({best.drawn.estimate:.4f}, {seeds} seed{'s' if seeds > 1 else ''} or more)."
+        f"({best.drawn.estimate:.4f}, {_seeds(found)})."
     )
     compared = [one for one in found if one.over is not None]
     better = [f"'{one.arm.label}'" for one in compared if one.over and one.over.low > 0]
@@ -144,6 +129,18 @@ def answer(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
     ]
     second = "; ".join(parts) or f"No arm differs from '{ablation.reference}' beyond the interval"
     return f"{first} {second[0].upper()}{second[1:]}."
+
+
+def _seeds(found: Sequence[Found]) -> str:
+    """How many trainings of an arm there are, and what intervals of one do not know."""
+    counts = [len(one.rows) for one in found]
+    if max(counts) == 1:
+        return "1 seed: intervals are those of other users, not of other trainings"
+    return (
+        f"{min(counts)} to {max(counts)} seeds"
+        if min(counts) < max(counts)
+        else (f"{counts[0]} seeds")
+    )
 
 
 def page(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
@@ -173,38 +170,8 @@ def page(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot_curve(ablation: Ablation, case: Case, found: Sequence[Found], file: Path) -> None:
-    """Metric over the given order against latency, a line for each value of ``curve``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    metric = ablation.metric or case.primary
-    groups: dict[object, list[Found]] = {}
-    for one in found:
-        default = getattr(case.world, ablation.curve)
-        groups.setdefault(one.arm.world.get(ablation.curve, default), []).append(one)
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for value, arms in groups.items():
-        times = [mean(row.latency_ms or 0.0 for row in one.rows) for one in arms]
-        gains = [mean(_over_given(one.rows, metric)) for one in arms]
-        axes.plot(times, gains, "o-", label=f"{ablation.curve} {value}")
-        for one, x, y in zip(arms, times, gains):
-            axes.annotate(one.arm.label.split(",")[0], (x, y), fontsize=8)
-    axes.set_xlabel("CPU ms a request (eager, one thread)")
-    axes.set_ylabel(f"{metric} minus the given order's")
-    axes.legend()
-    figure.savefig(file, dpi=110, metadata={"Software": None})
-
-
-def _over_given(rows: Sequence[Row], metric: str) -> list[float]:
-    gains = [row.metrics[metric].over_given for row in rows if metric in row.metrics]
-    return [gain[0] for gain in gains if gain is not None]
-
-
 def _gain(rows: Sequence[Row], metric: str) -> str:
-    gains = _over_given(rows, metric)
+    gains = over_given(rows, metric)
     return f"{mean(gains):+.4f}" if gains else ""
 
 
