@@ -118,6 +118,19 @@ def test_a_page_has_the_untuned_arm_whatever_was_tuned_beside_it(tmp_path: Path)
     assert [one.trials for one in latest(rows)] == [4], "the comparison's table has the tuned one"
 
 
+def test_arms_that_are_one_training_make_no_page(tmp_path: Path) -> None:
+    """KuaiRand's recipe searches greedily, and so does the arm 'greedy search'."""
+    store = Store(tmp_path / "results")
+    metrics = {"true click": Measured(value=0.7, low=0.6, high=0.8, over_given=(0.1, 0, 0.2))}
+    case = msgspec.structs.replace(CASES["kuairand-6"], primary="true click")
+    recipe = stored_arm(Arm(label=""), case, 1, metrics)
+    assert any(
+        arm.changes and arm.system(case).name == recipe.method for arm in ABLATIONS["labels"].arms
+    )
+    store.add(recipe, lists(0.7), case_lists())
+    assert write_pages(store.folder, tmp_path, {case.name: case}) == []
+
+
 def test_shares_of_a_case_have_parts_of_their_own(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     case = thinned(CASES["fatigue"], 0.25)
