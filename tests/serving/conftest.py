@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,5 +80,9 @@ def alive(served: Served) -> Iterator[Served]:
     pid = served.stack.state().pid
     yield served
     assert served.stack.state().pid == pid
+    give_up = time.monotonic() + 10
     with served.client() as client:
-        assert client.rerank(toy_request(1)).fallback is None
+        # A new connection may take longer than a client waits for one where all cores are busy.
+        while (result := client.rerank(toy_request(1))).fallback == "unavailable":
+            assert time.monotonic() < give_up, result
+        assert result.fallback is None
