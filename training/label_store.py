@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from training.checkpoint import load_tensors, save_atomically
 from training.pairs.search import Searched
 from training.pairs.two_evaluators import EVALUATORS_FILE, TwoEvaluators, load_two, save_two
 from training.settings import EvaluatorSettings
+from training.spent import spending, spent
 
 SEARCHED_FILE = "searched.pt"
 
@@ -70,19 +70,15 @@ class LabelStore:
     def _file(self, identity: str, name: str) -> Path:
         return (self.folder / identity[:16] if self.shared else self.folder) / name
 
-    @contextmanager
-    def _timed(self, file: Path, write: bool) -> Iterator[None]:
-        began = time.process_time()
-        if write:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        yield
-        if write:
-            _seconds(file).write_text(f"{time.process_time() - began:.1f}\n")
+    @staticmethod
+    def _timed(file: Path, write: bool) -> AbstractContextManager[None]:
+        if not write:
+            return nullcontext()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return spending(_seconds(file))
 
     def _count(self, file: Path) -> None:
-        # Lost or torn: what was taken is sound all the same.
-        with suppress(OSError, ValueError):
-            self.saved_seconds += float(_seconds(file).read_text())
+        self.saved_seconds += spent(_seconds(file))
 
 
 def _seconds(file: Path) -> Path:

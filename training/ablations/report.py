@@ -137,11 +137,8 @@ def _seeds(found: Sequence[Found]) -> str:
     counts = [len(one.rows) for one in found]
     if max(counts) == 1:
         return "1 seed: intervals are those of other users, not of other trainings"
-    return (
-        f"{min(counts)} to {max(counts)} seeds"
-        if min(counts) < max(counts)
-        else (f"{counts[0]} seeds")
-    )
+    fewest = "" if min(counts) == max(counts) else f"{min(counts)} to "
+    return f"{fewest}{max(counts)} seeds"
 
 
 def page(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from training.model.gen_reranker import GenReranker
 from training.post_train import post_train
 from training.pretrain import pretrain
 from training.settings import TrainingSettings, override, read_settings
+from training.spent import spending, spent
 
 SETTINGS = Path(__file__).resolve().parents[1] / "settings"
 
@@ -134,14 +135,12 @@ def _pretrained(
     known = [settings.model, settings.pretrain, settings.seed]
     folder = kept / f"pretrained-{stable_hash(known)[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    spent = folder / "seconds"
+    seconds = folder / "seconds"
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
-        saved = float(spent.read_text()) if spent.exists() else 0.0
-        began = time.process_time()
-        history = pretrain(data, dataset, spec, settings, folder, here)
-        if not saved:
-            spent.write_text(f"{time.process_time() - began:.1f}\n")
+        saved = spent(seconds)
+        with nullcontext() if saved else spending(seconds):
+            history = pretrain(data, dataset, spec, settings, folder, here)
     return history, folder / "pretrain" / "best.pt", saved
 
 
