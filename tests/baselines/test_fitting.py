@@ -1,4 +1,4 @@
-"""The loop that fits peers, its rates and discounts, and the bounds."""
+"""The loop that fits peers, its discounts, and the bounds."""
 
 from __future__ import annotations
 
@@ -22,31 +22,11 @@ from tests.baselines.toys import (
 )
 from training.baselines.base import PEERS, Oracle
 from training.baselines.fitting import PlaceBias, decoded_scores, discounted, fit_network
-from training.baselines.rates import FOLDS, PRIOR, Rates
 from training.data.arrays import SlateArrays, encode_table
 from training.settings import OptimSettings
 from training.sources.base import Tally
 from training.sources.simulator import Simulator, SimulatorSettings
 from training.sources.world_settings import PRESETS
-
-
-def test_rates_are_out_of_fold_for_the_training_lists() -> None:
-    arrays = repeats_world(200, 4)
-    rates = Rates(arrays)
-    found = rates.features(arrays.item_cat, arrays.user_cat, training=True)
-    served = rates.features(arrays.item_cat, arrays.user_cat)
-    mean = arrays.utility.mean()
-    colours = np.take_along_axis(arrays.item_cat[..., 0], arrays.exposed, 1)
-    for row in (0, 7, 199):
-        for candidate in (0, 5):
-            colour = arrays.item_cat[row, candidate, 0]
-            for value, rows in (
-                (found[row, candidate, 0], np.arange(200) % FOLDS != row % FOLDS),
-                (served[row, candidate, 0], np.ones(200, bool)),
-            ):
-                same = colours[rows] == colour
-                sums = (arrays.utility[rows] * same).sum() + PRIOR * mean
-                assert value == pytest.approx(sums / (same.sum() + PRIOR), rel=1e-4)
 
 
 def test_place_bias_begins_with_the_rates_of_places() -> None:

@@ -51,6 +51,7 @@ class ContextSettings(PeerSettings, kw_only=True, frozen=True):
     attention_heads: int = 4
     dropout: float = 0.1
     id_dropout: float = 0.3
+    rates: bool = True
     discount: str = "auto"
 
     def evaluator(self, train: SlateArrays) -> EvaluatorSettings:
@@ -61,6 +62,7 @@ class ContextSettings(PeerSettings, kw_only=True, frozen=True):
             attention_heads=self.attention_heads,
             dropout=self.dropout,
             id_dropout=self.id_dropout,
+            rates=self.rates,
             discount="log" if discounted(self.discount, train) else "none",
         )
 
@@ -128,6 +130,7 @@ def fit_context(
     """The listwise model by the shared loop, and its epoch."""
     torch.manual_seed(seed)
     model = Evaluator(train.spec, settings.evaluator(train)).to(device())
+    model.count(train)
     epochs = fit_network(
         model,
         model.loss,

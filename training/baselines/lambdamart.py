@@ -5,8 +5,8 @@ Highly Efficient Gradient Boosting Decision Tree", NeurIPS 2017. What most teams
 first.
 
 Features of a candidate: its numbers and the user's, its given position, small categories as such,
-and the rates of rates.py in the place of identities. Trained on the shown items of each list,
-grouped by list; scores all m candidates. A continuous utility becomes five grades.
+and the rates of training/pairs/rates.py in the place of identities. Trained on the shown items of
+each list, grouped by list; scores all m candidates. A continuous utility becomes five grades.
 
 Axes: S slates, M candidates, n list positions, F features.
 """
@@ -24,15 +24,17 @@ from contracts.features import FeatureSpec
 from contracts.reading import ContractError
 from training.baselines.fitting import check_spec
 from training.baselines.interface import OnEpoch, PeerSettings
-from training.baselines.rates import Rates
 from training.data.arrays import SlateArrays
 from training.data.batch import Batch
+from training.pairs.rates import Rates
 
 Float32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]  # type: ignore[type-arg]
 
 #: Categories with more rows come in as rates alone.
 SMALL = 64
+#: Trees have nothing else to know a user's ways by: larger tables than an evaluator keeps.
+MAX_VALUES = 5_000_000
 GRADES = 4
 
 
@@ -78,7 +80,8 @@ class LambdaMart:
     ) -> FittedTrees:
         check_spec(train, valid, spec)
         lightgbm = _lightgbm()
-        rates = Rates(train)
+        rates = Rates(spec, MAX_VALUES)
+        rates.add(train)
         features = Features(spec, rates)
         rows = features.shown(train, training=True)
         if settings.place_bias:
@@ -141,7 +144,9 @@ class Features:
         user = np.broadcast_to(user[:, None], (slates, m, user.shape[1]))
         small, numbers = user[..., : len(self.user)], user[..., len(self.user) :]
         place = np.broadcast_to(np.arange(m, dtype=np.float32)[None, :, None], (slates, m, 1))
-        rates = self.rates.features(item_cat, user_cat, training)
+        rates = self.rates.train(training)(
+            torch.from_numpy(item_cat), torch.from_numpy(user_cat), torch.arange(slates)
+        ).numpy()
         item = item_cat[..., self.item].astype(np.float32)
         return np.concatenate([item, small, numbers, item_dense, place, rates], axis=-1)
 

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, gelu, mse_loss
 
 from contracts.features import MAX_LIST, OUT_OF_VOCABULARY, FeatureGroup, FeatureSpec
+from training.data.arrays import SlateArrays
 from training.data.batch import Batch
 from training.model.encoder import GroupEmbedding
 from training.model.layers import EncoderLayer, causal_mask
 from training.pairs.kinship import WINDOWS, Kinship
 from training.pairs.other_kinds import OtherKinds
+from training.pairs.rates import Rates
 from training.settings import EvaluatorSettings
 
 
@@ -38,6 +40,14 @@ class Evaluator(nn.Module):
         self.item = GroupEmbedding(spec.item, width)
         self.user = GroupEmbedding(spec.user, width)
         self.fold = nn.Linear(2 * width, width)
+        # What identities hold, counted: labels are too few to learn it from.
+        self.rates = Rates(spec) if settings.rates else None
+        columns = 0 if self.rates is None else self.rates.columns
+        self.rated = (
+            nn.Sequential(nn.Linear(columns, width), nn.GELU(), nn.Linear(width, width))
+            if columns
+            else None
+        )
         self.position = nn.Embedding(max_list, width)
         nn.init.normal_(self.position.weight, std=0.02)
         self.norm = nn.LayerNorm(width)
@@ -57,12 +67,20 @@ class Evaluator(nn.Module):
         self.other_kinds = settings.other_kinds
         self.others = OtherKinds(spec, 2 * width) if settings.other_kinds > 0 else None
 
+    def count(self, train: SlateArrays) -> None:
+        """Count the feedback of the slates that it is about to be fitted on (``Rates.add``)."""
+        if self.rates is not None:
+            self.rates.add(train)
+
     def items(self, batch: Batch) -> Tensor:
         """Representations [B, M, D] of all candidates alone, computed once for all lists."""
         a = self.item(self._hidden(batch.item_cat, self.item_id), batch.item_dense)
         u = self.user(self._hidden(batch.user_cat, self.user_id), batch.user_dense).unsqueeze(1)
         folded: Tensor = self.fold(torch.cat([gelu(a + u), a * u], dim=-1))
-        return folded
+        if self.rates is None or self.rated is None:
+            return folded
+        rates = self.rates(batch.item_cat, batch.user_cat, batch.row)
+        return folded + self.rated(rates)  # type: ignore[no-any-return]
 
     def _hidden(self, cat: Tensor, column: int | None) -> Tensor:
         """While fitting, categories [..., C] with some identities out of vocabulary."""

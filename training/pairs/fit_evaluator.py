@@ -25,7 +25,6 @@ ONE_SIDED_95 = 1.645
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,7 @@ def fit_evaluator(
     if start is not None:
         evaluator.load_state_dict(start)
         evaluator.id_dropout = 0.0  # it knows the identities from many slates; let it keep them
+    evaluator.count(train)
     optimizer = torch.optim.AdamW(
         evaluator.parameters(), lr=optim.learning_rate, weight_decay=optim.weight_decay
     )

@@ -181,7 +181,7 @@ class _Fit:
 def _other_size() -> ContractError:
     return ContractError(
         "the evaluators of the checkpoint that this starts from are of another size; keep "
-        "post_train.pairs.evaluator's width, layers, heads and labellers as they were"
+        "post_train.pairs.evaluator's width, layers, heads, rates and labellers as they were"
     )
 
 

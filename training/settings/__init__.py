@@ -139,6 +139,8 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
         id_dropout: share of items and users whose identity (the features ``item`` and ``user``)
             is hidden while fitting from nothing, each time anew: with few slates identities are
             learned by heart, and what other features say is not.
+        rates: whether it reads how often items, categories, and those together with the user's,
+            did well in the slates that it is fitted on (training/pairs/rates.py).
         min_gain: labels are refused unless the held-out log-loss (or squared error) is below
             that of the rate at each position by this share, and not by chance. Below 0: no gate.
         discount: how a list's value sums up over positions. ``none`` is the expected utility of
@@ -162,6 +164,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     attention_heads: int = 4
     dropout: float = 0.1
     id_dropout: float = 0.0
+    rates: bool = True
     min_gain: float = 0.005
     discount: Literal["none", "log"] = "none"
     labellers: int = 1
