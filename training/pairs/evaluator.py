@@ -17,7 +17,7 @@ from contracts.features import MAX_LIST, OUT_OF_VOCABULARY, FeatureGroup, Featur
 from training.data.arrays import SlateArrays
 from training.data.batch import Batch
 from training.model.encoder import GroupEmbedding
-from training.model.layers import EncoderLayer, causal_mask
+from training.model.layers import EncoderLayer, block_where, causal_mask
 from training.pairs.kinship import WINDOWS, Kinship
 from training.pairs.other_kinds import OtherKinds
 from training.pairs.rates import Rates
@@ -48,6 +48,11 @@ class Evaluator(nn.Module):
             if columns
             else None
         )
+        self.together = nn.ModuleList(
+            EncoderLayer(width, settings.attention_heads, 2, settings.dropout)
+            for _ in range(settings.candidate_layers)
+        )
+        self.together_norm = nn.LayerNorm(width) if settings.candidate_layers else nn.Identity()
         self.position = nn.Embedding(max_list, width)
         nn.init.normal_(self.position.weight, std=0.02)
         self.norm = nn.LayerNorm(width)
@@ -73,14 +78,21 @@ class Evaluator(nn.Module):
             self.rates.add(train)
 
     def items(self, batch: Batch) -> Tensor:
-        """Representations [B, M, D] of all candidates alone, computed once for all lists."""
+        """Representations [B, M, D] of all candidates, computed once for all lists.
+
+        Each alone, unless ``candidate_layers`` let them see one another.
+        """
         a = self.item(self._hidden(batch.item_cat, self.item_id), batch.item_dense)
         u = self.user(self._hidden(batch.user_cat, self.user_id), batch.user_dense).unsqueeze(1)
         folded: Tensor = self.fold(torch.cat([gelu(a + u), a * u], dim=-1))
-        if self.rates is None or self.rated is None:
-            return folded
-        rates = self.rates(batch.item_cat, batch.user_cat, batch.row)
-        return folded + self.rated(rates)  # type: ignore[no-any-return]
+        if self.rates is not None and self.rated is not None:
+            folded = folded + self.rated(self.rates(batch.item_cat, batch.user_cat, batch.row))
+        x_BMD: Tensor = self.together_norm(folded)
+        padded_BM = self._places(batch.item_cat) >= batch.count.unsqueeze(1)
+        blocked_BM = block_where(torch.zeros_like(padded_BM, dtype=x_BMD.dtype), padded_BM)
+        for layer in self.together:
+            x_BMD = layer(x_BMD, blocked_BM.unsqueeze(1).unsqueeze(1))
+        return x_BMD
 
     def _hidden(self, cat: Tensor, column: int | None) -> Tensor:
         """While fitting, categories [..., C] with some identities out of vocabulary."""
@@ -110,8 +122,9 @@ class Evaluator(nn.Module):
         return own_BND, x_BND
 
     @staticmethod
-    def _places(lists_BN: Tensor) -> Tensor:
-        return torch.arange(lists_BN.size(1), device=lists_BN.device)
+    def _places(rows: Tensor) -> Tensor:
+        """0, 1, ... along the second axis."""
+        return torch.arange(rows.size(1), device=rows.device)
 
     def enter(self, own_BND: Tensor, place: Tensor, repeats: Tensor) -> Tensor:
         """Inputs of the Transformer: the items, where they stand, and what they repeat."""

@@ -139,6 +139,9 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
         id_dropout: share of items and users whose identity (the features ``item`` and ``user``)
             is hidden while fitting from nothing, each time anew: with few slates identities are
             learned by heart, and what other features say is not.
+        candidate_layers: blocks in which candidates see one another before lists are made of them.
+            For logs in which all were shown; elsewhere which ones stood beside an item says how it
+            was chosen.
         rates: whether it reads how often items, categories, and those together with the user's,
             did well in the slates that it is fitted on (training/pairs/rates.py).
         min_gain: labels are refused unless the held-out log-loss (or squared error) is below
@@ -164,6 +167,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
     attention_heads: int = 4
     dropout: float = 0.1
     id_dropout: float = 0.0
+    candidate_layers: int = 0
     rates: bool = True
     min_gain: float = 0.005
     discount: Literal["none", "log"] = "none"
@@ -177,7 +181,7 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
         _check(self.width % self.attention_heads == 0, "attention_heads must divide width")
         _check(0 <= self.dropout < 1, "dropout must be in [0, 1)")
         _check(0 <= self.id_dropout <= 1, "id_dropout must be in [0, 1]")
-        _at_least(self, 0, "other_kinds")
+        _at_least(self, 0, "other_kinds", "candidate_layers")
         _check(self.labellers <= 64, f"labellers is {self.labellers}; allowed: 1 to 64")
         _check(math.isfinite(self.min_gain), f"min_gain is {self.min_gain}; allowed: finite")
         _check(0 < self.judge_share < 1, "judge_share must be above 0 and below 1")
