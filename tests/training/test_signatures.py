@@ -35,6 +35,7 @@ from training.sources.world import World
 POLICY_PAIRS = (
     "post_train.pairs.source=policy",
     "post_train.pairs.evaluator.optim.batch_size=64",
+    "post_train.pairs.evaluator.optim.epochs=4",  # a third of 1,200 lists is few steps
     "post_train.optim.batch_size=64",
     "post_train.optim.learning_rate=3.0e-3",
     "post_train.optim.epochs=3",

@@ -48,6 +48,8 @@ class Evaluator(nn.Module):
             if columns
             else None
         )
+        if self.rated is not None:  # a rate that never varies while fitting is to stay silent
+            nn.init.zeros_(self.rated[0].weight)  # type: ignore[arg-type]
         self.together = nn.ModuleList(
             EncoderLayer(width, settings.attention_heads, 2, settings.dropout)
             for _ in range(settings.candidate_layers)

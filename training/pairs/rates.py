@@ -29,8 +29,6 @@ PRIOR = 10.0
 MAX_VALUES = 1_000_000
 #: What earlier counts weigh once newer slates are added: tastes move.
 KEPT = 0.5
-#: Slates that centre and scale are taken from.
-_SOME = 4096
 
 
 class Rates(nn.Module):
@@ -46,7 +44,6 @@ class Rates(nn.Module):
     """
 
     mean: Tensor
-    centre: Tensor
     scale: Tensor
 
     def __init__(self, spec: FeatureSpec, largest: int = MAX_VALUES) -> None:
@@ -66,8 +63,9 @@ class Rates(nn.Module):
             self.register_buffer(f"sums_{number}", torch.zeros(rows))
             self.register_buffer(f"counts_{number}", torch.zeros(rows))
         self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("centre", torch.zeros(self.columns))
-        self.register_buffer("scale", torch.ones(self.columns))
+        # What chance does to a rate of PRIOR impressions. Not the spread of the rates that are
+        # learned from: of users with one list each, theirs are all the mean.
+        self.register_buffer("scale", torch.ones(()))
         #: Sums and counts of each fold [F, rows] of the slates that were added last.
         self._folds: list[tuple[Tensor, Tensor]] = []
 
@@ -101,21 +99,11 @@ class Rates(nn.Module):
             )
         mean = float(train.utility[shown].mean()) if shown.any() else 0.0
         self.mean.fill_(mean if first else KEPT * float(self.mean) + (1 - KEPT) * mean)
-        if first and len(train):
-            self._standardise(train)
-
-    def _standardise(self, train: SlateArrays) -> None:
-        """Take centre and scale, over candidates; they stay: what reads rates has learned them."""
-        was, some = self.training, np.arange(min(_SOME, len(train)))
-        batch = train.batch(some, self.mean.device)
-        rates = self.train()(batch.item_cat, batch.user_cat, batch.row)
-        self.train(was)
-        real = torch.arange(rates.size(1), device=rates.device) < batch.count.unsqueeze(1)
-        self.centre.copy_(rates[real].mean(0))
-        self.scale.copy_(rates[real].std(0, unbiased=False).clamp(min=1e-4))
+        if first and shown.any():  # it stays: what reads rates has learned it
+            self.scale.fill_(max(float(train.utility[shown].std()), 1e-3) / PRIOR**0.5)
 
     def forward(self, item_cat: Tensor, user_cat: Tensor, row: Tensor) -> Tensor:
-        """Standardised rates [B, M, K]; in training mode out of fold.
+        """Rates [B, M, K], over the mean and in units of ``scale``; in training mode out of fold.
 
         Args:
             item_cat: [B, M, C]. user_cat: [B, C].
@@ -131,7 +119,7 @@ class Rates(nn.Module):
                 own, (fold_sums, fold_counts) = (row % FOLDS).unsqueeze(1), self._folds[number]
                 total, count = total - fold_sums[own, at], count - fold_counts[own, at]
             columns.append((total + PRIOR * self.mean) / (count + PRIOR))
-        return (torch.stack(columns, dim=-1) - self.centre) / self.scale
+        return (torch.stack(columns, dim=-1) - self.mean) / self.scale
 
     def _table(self, number: int) -> tuple[Tensor, Tensor]:
         return getattr(self, f"sums_{number}"), getattr(self, f"counts_{number}")
