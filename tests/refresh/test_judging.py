@@ -72,7 +72,8 @@ def test_evaluators_go_on_from_earlier_ones(
     two = fit_two(train, valid, still, 0, CPU, champion.evaluators)
     for name, weights in two.weights.items():
         for key, value in weights.items():
-            assert torch.equal(value, champion.evaluators[name][key])
+            if ".rates." not in f".{key}":  # what it has counted goes on
+                assert torch.equal(value, champion.evaluators[name][key])
     new = fit_two(train, valid, as_many, 0, CPU, champion.evaluators)
     for before, after in ((two.labeller, new.labeller), (two.judge, new.judge)):
         assert after.report.loss <= before.report.loss  # the earlier one is a choice, too

@@ -70,8 +70,8 @@ def fit_evaluator(
     """Fit on ``train``, stop and gate on ``held_out`` (later slates).
 
     Args:
-        start: weights of an earlier evaluator to go on from; it stays as it is where no epoch is
-            better on ``held_out``.
+        start: weights of an earlier evaluator to go on from; they stay as they are where no epoch
+            is better on ``held_out``. What it has counted goes on in any case.
     """
     torch.manual_seed(seed)
     evaluator = Evaluator(train.spec, settings).to(device)
