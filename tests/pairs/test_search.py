@@ -20,16 +20,24 @@ from training.settings import PairSettings
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 
 
-def scores_by_prefix(batch: Batch, prefix: list[int], free: list[int]) -> list[float]:
+def scores_by_prefix(
+    batch: Batch, prefix: list[int], free: list[int], candidate_layers: int
+) -> list[float]:
     """What each free candidate would earn next, from the evaluator's look at the whole prefix."""
-    return [float(logits(batch, torch.tensor([[*prefix, one]]))[0, -1]) for one in free]
+    return [
+        float(logits(batch, torch.tensor([[*prefix, one]]), candidate_layers)[0, -1])
+        for one in free
+    ]
 
 
 @settings(max_examples=40)
-@given(shapes, st.integers(1, 7), st.integers(0, 2**31), st.integers(0, 4))
-def test_each_item_is_the_best_next_one(counts: list[int], n: int, seed: int, more: int) -> None:
+@given(shapes, st.integers(1, 7), st.integers(0, 2**31), st.integers(0, 4), st.integers(0, 1))
+def test_each_item_is_the_best_next_one(
+    counts: list[int], n: int, seed: int, more: int, candidate_layers: int
+) -> None:
     batch = random_batch(counts, seed=seed)
-    lists, expected = search_lists(Ensemble([evaluator()]), padded(batch, more), n)
+    searched = Ensemble([evaluator(candidate_layers=candidate_layers)])
+    lists, expected = search_lists(searched, padded(batch, more), n)
     assert expected.shape == (len(counts), n, max(counts) + more)
     assert lists.dtype == torch.int64
     for row, m in enumerate(counts):
@@ -40,7 +48,7 @@ def test_each_item_is_the_best_next_one(counts: list[int], n: int, seed: int, mo
         alone = one_row(batch, row)
         for k, item in enumerate(real):
             free = [j for j in range(m) if j not in real[:k]]
-            scores = scores_by_prefix(alone, real[:k], free)
+            scores = scores_by_prefix(alone, real[:k], free, candidate_layers)
             assert scores[free.index(item)] >= max(scores) - 1e-4
             torch.testing.assert_close(
                 expected[row, k, free], torch.tensor(scores).sigmoid(), atol=1e-4, rtol=1e-3

@@ -143,7 +143,8 @@ class EvaluatorSettings(Strict, kw_only=True, frozen=True):
             For logs in which all were shown; elsewhere which ones stood beside an item says how it
             was chosen.
         rates: whether it reads how often items, categories, and those together with the user's,
-            did well in the slates that it is fitted on (training/pairs/rates.py).
+            did well in the slates that it is fitted on (training/pairs/rates.py). Each evaluator
+            then keeps 8 bytes for every value of a column, and of two columns up to a million.
         min_gain: labels are refused unless the held-out log-loss (or squared error) is below
             that of the rate at each position by this share, and not by chance. Below 0: no gate.
         discount: how a list's value sums up over positions. ``none`` is the expected utility of
