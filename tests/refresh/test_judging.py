@@ -57,7 +57,7 @@ def test_divergence_is_that_of_all_lists(slates: list[Slate], champion: Checkpoi
         )
     assert float(log_p.exp().sum()) == pytest.approx(1, abs=1e-4)
     exact = float((log_p.exp() * (log_p - log_q)).sum())
-    assert exact > 0.01
+    assert exact > 0.005  # something to measure
     drawn = mean_divergence(policy, reference, arrays, seed=0)
     assert drawn == pytest.approx(exact, rel=0.05)
     assert mean_divergence(policy, champion.model(), arrays, seed=0) == 0
