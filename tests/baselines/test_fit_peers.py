@@ -32,7 +32,7 @@ from training.data.batch import Batch
 from training.evaluation.metrics import given_order
 
 LEARNING = [name for name in PEERS if name not in ("random", "given")]
-POINTWISE = ["dnn", "dcn", "lambdamart"]
+POINTWISE = ["dnn", "dcn", "lambdamart", "dnn-rates"]
 
 
 @pytest.mark.parametrize("name", LEARNING)

@@ -67,6 +67,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "lambdamart": {"trees": 40},
 }
+SMALL |= {"dnn-rates": SMALL["dnn"], "prm-rates": SMALL["prm"]}
 OPTIM = OptimSettings(epochs=10, batch_size=64, learning_rate=5e-3, warm_up_steps=10, patience=9)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.comparison.cases import CASES
-from training.comparison.code_state import ROOT, code_state, meaning
+from training.comparison.code_state import ROOT, SAME_ROWS, code_state, meaning
 from training.comparison.jobs import Job, Known, Plan, choose, seconds_left
 from training.comparison.store import Row
 from training.comparison.systems import systems
@@ -108,6 +108,19 @@ def test_the_codes_meaning_is_not_its_comments() -> None:
     one = 'def f(x):\n    """Doc."""\n    return x + 1\n'
     assert meaning(one) == meaning('def f(x):  # why\n    """Other."""\n\n    return (x + 1)\n')
     assert meaning(one) != meaning(one.replace("1", "2"))
+
+
+def test_states_said_to_give_the_same_rows_are_todays() -> None:
+    """An entry of a state that is gone would let rows of it count again by accident."""
+    today = {code_state(one.code) for one in systems().values()}
+    assert set(SAME_ROWS.values()) <= today
+    assert not set(SAME_ROWS) & today
+
+
+def test_a_peer_with_rates_depends_on_the_peer_inside_it() -> None:
+    known = systems()
+    for name in ("dnn", "prm"):
+        assert set(known[name].code) < set(known[f"{name}-rates"].code)
 
 
 def test_a_result_depends_on_what_its_system_imports(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from training.baselines.nar4rec_peer import Nar4RecPeer
 from training.baselines.pier import PierPeer
 from training.baselines.scorers import DCN, DNN, PRM
 from training.baselines.seq2slate_peer import Seq2SlatePeer
+from training.baselines.with_rates import WithRates
 
 __all__ = [
     "PEERS",
@@ -39,6 +40,8 @@ _ALL: tuple[Peer, ...] = (
     PierPeer(),
     Seq2SlatePeer(),
     Nar4RecPeer(),
+    WithRates(DNN),
+    WithRates(PRM),
 )
 
 #: Every peer that learns from logs or needs nothing. The oracle needs a simulated world besides.

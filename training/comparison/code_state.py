@@ -49,6 +49,14 @@ WHERE_USED = (
     "training/validation.py",
 )
 
+#: A state whose rows are, digit for digit, those of the state they are stored under. Take an entry
+#: up only with the trainings that showed it, and drop it with the next change.
+SAME_ROWS = {
+    # Evaluators of few slates take more steps: no case has so few. gref of fatigue and kuairand-6,
+    # seed 1, trained under both.
+    "b1f155c7d158": "9477e457199d",
+}
+
 
 @cache
 def sources_state() -> str:
@@ -62,7 +70,8 @@ def code_state(modules: tuple[str, ...], root: Path = ROOT) -> str:
     used = imported(modules, root)
     own = [file for part in WHERE_USED for file in _files(root, part) if file in used]
     always = [file for part in ALWAYS for file in _files(root, part)]
-    return _state(root, [*always, *own])[:12]
+    state = _state(root, [*always, *own])[:12]
+    return SAME_ROWS.get(state, state)
 
 
 def imported(modules: tuple[str, ...], root: Path = ROOT) -> set[Path]:

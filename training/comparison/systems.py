@@ -6,6 +6,7 @@ from pathlib import Path
 
 from contracts.reading import Strict
 from training.baselines.base import PEERS, Peer, trials
+from training.baselines.with_rates import WithRates
 from training.comparison.bound_systems import ExposedSystem, OracleSystem
 from training.comparison.cases import Case
 from training.comparison.gref import VARIANTS
@@ -17,13 +18,13 @@ class PeerSystem:
 
     is_gref = False
 
-    def fits(self, case: Case) -> bool:
-        return True
-
     def __init__(self, peer: Peer) -> None:
         self.name, self.about, self._peer = peer.name, peer.paper, peer
-        self.code: tuple[str, ...] = (type(peer).__module__,)
+        self.code = _modules(peer)
         self.learns = bool(peer.settings_type.SEARCH)
+
+    def fits(self, case: Case) -> bool:
+        return True
 
     def trials(self, case: Case, count: int) -> list[Strict]:
         found = trials(self._peer.settings_type, count, seed=case.seed)
@@ -35,6 +36,12 @@ class PeerSystem:
             slates.train, slates.valid, spec, settings, seed, lambda *_, **__: None
         )
         return Trained(fitted)
+
+
+def _modules(peer: Peer) -> tuple[str, ...]:
+    """Where a peer's results begin: at its own module, and at that of the peer inside it."""
+    inside = _modules(peer.peer) if isinstance(peer, WithRates) else ()
+    return (type(peer).__module__, *inside)
 
 
 def systems() -> dict[str, System]:
