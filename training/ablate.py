@@ -15,7 +15,7 @@ from rich.table import Table
 from training.ablations.ablation import Ablation, thinned
 from training.ablations.entries import ABLATIONS
 from training.ablations.report import write_pages
-from training.command import Refused, console, exit_codes
+from training.command import console, exit_codes, print_files
 from training.comparison.bound_systems import ExposedSystem
 from training.comparison.cases import CASES, Case
 from training.comparison.jobs import Plan
@@ -124,12 +124,7 @@ def main(
             keep_stale,
             lambda line: console.print(escape(line), highlight=False, soft_wrap=True),
         )
-        done = runner.run()
-        for file in write_pages(results, out or results.parent):
-            console.print(str(file), highlight=False, soft_wrap=True)
-        if not done:
-            left = "; ".join(runner.failed.values()) or "the time was up"
-            raise Refused(f"not all is done: {left}. The same command goes on")
+        runner.run_or_refuse(lambda: print_files(write_pages(results, out or results.parent)))
 
 
 def pairs_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +44,12 @@ def exit_codes() -> Iterator[None]:
         cause = str(error).partition("\n")[0]
         _complain(f"error: out of memory: {cause}; take a smaller optim.batch_size or model", "red")
         raise typer.Exit(BAD_INPUT) from error
+
+
+def print_files(files: Iterable[Path]) -> None:
+    """A line for each file that was written."""
+    for file in files:
+        console.print(str(file), highlight=False, soft_wrap=True)
 
 
 def _complain(message: str, style: str) -> None:

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 
 from training.ablations.report import write_pages
-from training.command import Refused, console, exit_codes
+from training.command import console, exit_codes, print_files
 from training.comparison.cases import CASES, TABLES
 from training.comparison.jobs import Plan
 from training.comparison.reporting import report as write_report
@@ -98,32 +98,26 @@ def main(
     torch.set_num_threads(1)
     with exit_codes():
         here = out or results.parent
-        if not report:
-            plan = Plan(
-                cases=_chosen("--case", case or list(TABLES), CASES),
-                systems=_chosen("--method", method or list(systems()), systems()),
-                seeds=seed or [1, 2, 3],
-                trials=trials,
-                control_seeds=(control_seed or [1]) if controls else [],
-            )
-            runner = Runner(
-                plan,
-                Store(results),
-                work,
-                kuairand,
-                minutes,
-                keep_stale,
-                lambda line: console.print(escape(line), highlight=False, soft_wrap=True),
-            )
-            done = runner.run()
-        files = write_report(results, here)
         if report:
-            files += write_pages(results, here)
-        for file in files:
-            console.print(str(file), highlight=False, soft_wrap=True)
-        if not report and not done:
-            left = "; ".join(runner.failed.values()) or "the time was up"
-            raise Refused(f"not all is done: {left}. The same command goes on")
+            print_files([*write_report(results, here), *write_pages(results, here)])
+            return
+        plan = Plan(
+            cases=_chosen("--case", case or list(TABLES), CASES),
+            systems=_chosen("--method", method or list(systems()), systems()),
+            seeds=seed or [1, 2, 3],
+            trials=trials,
+            control_seeds=(control_seed or [1]) if controls else [],
+        )
+        runner = Runner(
+            plan,
+            Store(results),
+            work,
+            kuairand,
+            minutes,
+            keep_stale,
+            lambda line: console.print(escape(line), highlight=False, soft_wrap=True),
+        )
+        runner.run_or_refuse(lambda: print_files(write_report(results, here)))
 
 
 def _chosen(option: str, names: list[str], known: Mapping[str, Chosen]) -> list[Chosen]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from scipy import stats
 
 from deploy.analysis.ratio import Difference, Mean
@@ -35,13 +34,3 @@ def p_value(effect: Difference) -> float:
     if deviation == 0:
         return 1.0 if effect.value == 0 else 0.0
     return float(2 * stats.t.sf(abs(effect.value) / deviation, max(effect.degrees, 1.0)))
-
-
-def holm(p_values: list[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979), in the given order."""
-    order = np.argsort(p_values, kind="stable")
-    corrected, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order.tolist()):
-        highest = max(highest, min(1.0, p_values[index] * (len(p_values) - rank)))
-        corrected[index] = highest
-    return corrected

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from contracts.experiments import Experiment
-from deploy.analysis.fixed import holm, interval, p_value
+from contracts.multiplicity import holm
+from deploy.analysis.fixed import interval, p_value
 from deploy.analysis.lifts import columns_of, pair_of
 from deploy.analysis.ratio import Difference, compare
 from deploy.analysis.status import Segment

@@ -165,9 +165,3 @@ def test_contrast_is_a_difference_that_needs_no_ratio() -> None:
     assert found.value == pytest.approx(sides[0].mean() - 1.1 * sides[1].mean())
     spread = sides[0].var(ddof=1) / 200 + 1.1**2 * sides[1].var(ddof=1) / 200
     assert found.variance == pytest.approx(spread)
-
-
-def test_holm() -> None:
-    theirs = [0.04, 0.01, 0.03]  # by hand: 0.01 * 3, then 0.03 * 2, then max with 0.04
-    assert fixed.holm(theirs) == pytest.approx([0.06, 0.03, 0.06])
-    assert fixed.holm([]) == []

@@ -17,8 +17,8 @@ from training.ablations.report import write_pages
 from training.comparison.cases import CASES, Case
 from training.comparison.gref import Gref
 from training.comparison.jobs import plain
+from training.comparison.lines import latest
 from training.comparison.store import Measured, Row, Store
-from training.comparison.tables import latest
 
 #: Their reference is not the recipe: nothing is distilled in any arm.
 PAIRS_ALONE_IN = ("pairs", "alpha-gamma", "debiasing", "beta", "draws", "omtp-loss")
@@ -90,6 +90,38 @@ def test_a_page_answers_from_its_figures(tmp_path: Path) -> None:
     assert "-0.3000 (-0.3304 to -0.2696)" in text  # Welch's t of two seeds each
 
 
+def test_arms_trained_once_are_compared_by_the_references_seeds(tmp_path: Path) -> None:
+    """And where nothing was trained twice, no difference is called one."""
+    store = Store(tmp_path / "results")
+    recipe, other = ABLATIONS["cross-attention"].arms
+    metrics = {"true click": Measured(value=0.4, low=0, high=1, over_given=(0.4, 0, 1))}
+    store.add(stored_arm(other, CASES["fatigue"], 1, metrics), lists(0.1), case_lists())
+    store.add(stored_arm(recipe, CASES["fatigue"], 1, metrics), lists(0.4), case_lists())
+    file, *_ = write_pages(store.folder, tmp_path)
+    assert "no difference to 'with' is called one: they reach from -0.300" in file.read_text()
+    for seed, worth in ((2, 0.41), (3, 0.42)):
+        store.add(stored_arm(recipe, CASES["fatigue"], seed, metrics), lists(worth))
+    write_pages(store.folder, tmp_path)
+    assert "Worse than 'with' by more than the interval: 'without'." in file.read_text()
+    assert "1 to 3 seeds; an arm of one is taken to vary" in file.read_text()
+
+
+def test_an_arm_that_stayed_where_it_began_is_not_called_worse(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    for arm, worth in zip(ABLATIONS["cross-attention"].arms, (0.4, 0.0)):
+        for seed in (1, 2):
+            metrics = {"true click": Measured(value=worth, low=0, high=1, over_given=(worth, 0, 1))}
+            one = stored_arm(arm, CASES["fatigue"], seed, metrics)
+            if not worth:
+                one = msgspec.structs.replace(one, epoch=0, alarm="a collapse")
+            store.add(one, lists(worth), case_lists())
+    file, *_ = write_pages(store.folder, tmp_path)
+    text = file.read_text()
+    assert "An alarm or the judge left the policy as it began: 'without'." in text
+    assert "Alarm of 'without': a collapse." in text
+    assert "orse than" not in text
+
+
 def stored_arm(arm: Arm, case: Case, seed: int, metrics: dict[str, Measured]) -> Row:
     system = arm.system(case)
     return msgspec.structs.replace(
@@ -138,7 +170,7 @@ def test_shares_of_a_case_have_parts_of_their_own(tmp_path: Path) -> None:
         metrics = {"true click": Measured(value=worth, low=0, high=1, over_given=(worth, 0, 1))}
         store.add(stored_arm(arm, case, 1, metrics), lists(worth), case_lists())
     file, *_ = write_pages(store.folder, tmp_path)
-    assert "## fatigue+share=0.25" in file.read_text()
+    assert "## `fatigue` with 25% of the train lists" in file.read_text()
     with pytest.raises(ValueError, match="a share already"):
         ABLATIONS["data"].arms[0].case(case)
     assert not ABLATIONS["data"].fits(case)

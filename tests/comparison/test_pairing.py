@@ -76,6 +76,19 @@ def test_noise_of_training_seeds_is_not_called_a_difference(seeds: int) -> None:
     assert 0.02 < called / times < 0.07
 
 
+def test_an_arm_trained_once_is_not_called_better_for_its_seed() -> None:
+    """Of two variants one was trained once: its seeds are taken to vary as the other's do."""
+    rng = np.random.default_rng(1)
+    called, alone, times = 0, 0, 2000
+    for _ in range(times):
+        users = 0.01 * rng.normal(size=200)
+        once, thrice = (Drawn(1 + 0.02 * rng.normal(size=size), users) for size in (1, 3))
+        called += once.minus(thrice, alike=True)[1] < 0.05
+        alone += once.minus(thrice)[1] < 0.05
+    assert 0.02 < called / times < 0.07
+    assert alone / times > 0.1, "the mean's own spread says too little"
+
+
 def test_auc_is_computed_from_places(tmp_path: Path) -> None:
     store = fill(tmp_path)
     # The one item with feedback is first everywhere: it beats every other.

@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.comparison.stored import fill, lists, row
+from tests.comparison.stored import case_lists, fill, lists, row
 from training.comparison.cases import CASES
 from training.comparison.code_state import code_state
+from training.comparison.gref import saw_pairs
+from training.comparison.lines import Line, latest
 from training.comparison.reporting import report
 from training.comparison.store import Store
 from training.comparison.systems import systems
-from training.comparison.tables import Line, latest
 from training.comparison.verdicts import verdicts
 from training.evaluation.bootstrap import Interval
 
 HEAD = (
     "| method | true click (95 %) | minus gref | p | minus given order "
-    "| the same, shuffled feedback | seeds | trials | epoch | train CPU s | parameters "
+    "| the same, shuffled feedback | seeds | trials | epoch | saw pairs | train CPU s | parameters "
     "| ms a request | x GReF |"
 )
-COST = "| 2 | 1 | 3.0 | 15.0 | 1,234 | 1.00 | 0.50 |"
+COST = "| 2 | 1 | 3.0 |  | 15.0 | 1,234 | 1.00 | 0.50 |"
 TABLE = f"""\
 ## tiny
 
 Simulated: a world of few items, to try the command.
 
 {HEAD}
-|{" --- |" * 13}
+|{" --- |" * 14}
 | given (2) | 2.0000 (1.3936 to 2.6064) | -0.3500 (-0.9853 to +0.2853) | 0.090 |  |  {COST}
 | prm (2) | 2.1500 (1.5352 to 2.7648) | -0.2000 (-0.5042 to +0.1042) | 0.106 \
 | +0.1500 (-0.4853 to +0.7853) |  {COST}
@@ -95,37 +97,119 @@ def test_without_results_there_is_a_page_that_says_so(tmp_path: Path) -> None:
 
 
 def line(method: str, value: float, over: tuple[float, float] | None, **more: Any) -> Line:
-    """A line with a difference to gref whose interval is given."""
+    """A line with a difference to gref whose interval and p are given; three seeds."""
     both = None if over is None else Interval(estimate=sum(over) / 2, low=over[0], high=over[1])
-    spread = Interval(estimate=value, low=value, high=value)
-    return Line(method=method, seeds=3, trials=4, value=spread, over_reference=both, **more)
+    p = None if over is None else 0.001 if over[0] * over[1] > 0 else 0.3
+    plain: dict[str, Any] = {
+        "method": method,
+        "seeds": 3,
+        "trials": 4,
+        "value": Interval(estimate=value, low=value, high=value),
+        "over_reference": both,
+        "p": p,
+    }
+    return Line(**{**plain, **more})
+
+
+def verdict_of(prm: Line, given: float = 0.1, seeds: int = 3, peers: Iterable[str] = ()) -> str:
+    """Of GReF beside PRM and NAR4Rec, which is always behind."""
+    over_given = Interval(estimate=given, low=given - 0.05, high=given + 0.05)
+    lines = [
+        line("oracle", 9.0, (1.0, 2.0)),
+        prm,
+        line("nar4rec", 1.9, (-0.2, -0.1), latency_ratio=1.0),
+        line("gref", 2.0, None, over_given=over_given, latency_ratio=1.02, seeds=seeds,
+             saw_pairs=1),
+        line("gref-pre", 1.7, (-0.4, -0.2)),
+    ]  # fmt: skip
+    return verdicts([("fatigue", lines)], "gref", {"prm", "nar4rec", *peers})
 
 
 @pytest.mark.parametrize(
-    ("prm", "nar4rec", "given", "said"),
+    ("prm", "given", "said"),
     [
-        ((-0.3, -0.1), (-0.2, -0.1), 0.1, "ahead of every peer"),
-        ((-0.3, 0.1), (-0.2, -0.1), 0.1, "level with the best"),
-        ((0.1, 0.2), (-0.2, -0.1), 0.1, "**behind prm**"),
-        ((-0.3, -0.1), (-0.2, -0.1), -0.1, "**below the given order**"),
+        ((-0.3, -0.1), 0.1, "ahead of every peer"),
+        ((-0.3, 0.1), 0.1, "no difference shown to prm; ahead of the others"),
+        ((0.1, 0.2), 0.1, "**behind prm**; ahead of the others"),
+        ((-0.3, -0.1), -0.1, "**below the given order**"),
     ],
 )
 def test_verdicts_follow_from_the_intervals(
-    prm: tuple[float, float], nar4rec: tuple[float, float], given: float, said: str
+    prm: tuple[float, float], given: float, said: str
 ) -> None:
-    over_given = Interval(estimate=given, low=given - 0.05, high=given + 0.05)
-    own = line("gref", 2.0, None, over_given=over_given, latency_ratio=1.02)
-    lines = [
-        line("oracle", 9.0, (1.0, 2.0)),
-        line("prm", 1.8, prm),
-        line("nar4rec", 1.9, nar4rec, latency_ratio=1.0),
-        own,
-        line("gref-pre", 1.7, (-0.4, -0.2)),
-    ]
-    text = verdicts([("fatigue", lines)], "gref", {"prm", "nar4rec"})
+    rival = line("prm", 1.8, prm)
+    text = verdict_of(rival, given)
     assert f"| {said} |" in text
-    partly = verdicts([("fatigue", lines)], "gref", {"prm", "nar4rec", "dnn", "pier"})
-    assert f"| {said}; not run: dnn, pier |" in partly
+    assert f"| {said}; not run: dnn, pier |" in verdict_of(rival, given, peers=("dnn", "pier"))
     assert "| nar4rec |" in text  # the best peer; the oracle is none
     assert "| 1.02 |" in text
+    assert "| 1 of 3 | 4 each |" in text
     assert "pre -0.3000 (-0.4000 to -0.2000)" in text
+
+
+def test_a_verdict_is_of_all_peers_at_once() -> None:
+    """What is beyond its own interval may not be, once it is asked of as many peers."""
+    rival = line("prm", 2.1, (0.01, 0.2), p=0.03)
+    found = [line(f"peer{number}", 1.0, (-0.1, 0.1)) for number in range(7)]
+    own = line("gref", 2.0, None)
+    text = verdicts([("fatigue", [rival, *found, own])], "gref", {one.method for one in found})
+    assert "no difference shown to any peer" in text
+    together = {rival.method, *(one.method for one in found)}
+    assert "| 0.240 | no difference shown to any peer |" in verdicts(
+        [("fatigue", [rival, *found, own])], "gref", together
+    )
+
+
+def test_one_training_decides_nothing(tmp_path: Path) -> None:
+    assert "one training: nothing is known of others" in verdict_of(
+        line("prm", 1.8, (-0.3, -0.1)), seeds=1
+    )
+    assert "no difference shown to prm" in verdict_of(
+        line("prm", 1.8, (-0.3, -0.1), seeds=1, one_seed=True)
+    )
+    store = Store(tmp_path / "results")
+    for method, worth in (("given", 0.0), ("prm", 0.1), ("gref", 0.3)):
+        store.add(row(method, 1), lists(worth), case_lists())
+    report(store.folder, tmp_path)
+    assert "-0.2000 (-0.2000 to -0.2000) |" in (text := (tmp_path / "comparison.md").read_text())
+    assert "**-0.2000" not in text, "not bold: another training may say otherwise"
+
+
+def test_a_control_that_a_gate_ended_says_so(tmp_path: Path) -> None:
+    store = fill(tmp_path / "results")
+    refused = row("gref", 1, control="shuffled", alarm="the evaluators know nothing")
+    store.add(refused, lists(0.0))
+    report(tmp_path / "results", tmp_path)
+    text = (tmp_path / "comparison.md").read_text()
+    assert "(3) An alarm ended the control" in text
+    assert "gref: the evaluators know nothing" in text
+
+
+def test_a_control_of_other_settings_is_not_shown(tmp_path: Path) -> None:
+    store = fill(tmp_path / "results")
+    for seed in (1, 2):
+        store.add(row("gref", seed, settings={"rate": 0.1}, trials=4), lists(0.4))
+    report(tmp_path / "results", tmp_path)
+    own = next(one for one in (tmp_path / "comparison.md").read_text().splitlines()
+               if one.startswith("| **gref**"))  # fmt: skip
+    assert "-0.5000" not in own
+
+
+@pytest.mark.parametrize(
+    ("epoch", "method", "changes", "wanted"),
+    [
+        (3, "gref", {}, False),
+        (4, "gref", {}, True),
+        (1, "gref", {"dpo_epochs": 0}, True),
+        (1, "gref", {"distil": 0.0}, True),
+        (0, "gref", {"dpo_epochs": 0}, False),
+        (4, "gref", {"dpo": 0.0}, False),
+        (4, "gref-pre", {}, None),
+    ],
+)
+def test_a_row_says_whether_its_epoch_had_seen_pairs(
+    epoch: int, method: str, changes: dict[str, Any], wanted: bool | None
+) -> None:
+    post = {"dpo": 1.0, "dpo_epochs": 1, "distil": 1.0, "optim": {"epochs": 4}, **changes}
+    assert saw_pairs(row(method, 1, epoch=epoch, settings={"post_train": post})) is wanted
+    assert saw_pairs(row("prm", 1)) is None

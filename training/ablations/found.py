@@ -22,6 +22,11 @@ class Found:
     over: Interval | None
     exposed: Row | None
 
+    @property
+    def stayed(self) -> bool:
+        """Whether every training ended as its last stage began: by an alarm, or by the judge."""
+        return all(row.epoch == 0 for row in self.rows)
+
 
 def over_given(rows: Sequence[Row], metric: str) -> list[float]:
     """What each row has over the given order, where that is known."""

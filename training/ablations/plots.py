@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from training.ablations.ablation import Ablation
 from training.ablations.found import Found, over_given
+from training.ablations.page import words
 from training.comparison.cases import Case
 
 
@@ -19,13 +21,35 @@ def plot(ablation: Ablation, case: Case, found: Sequence[Found], file: Path) -> 
     if ablation.curve:
         plot_curve(ablation, case, found, file)
         return "latency against quality"
-    plot_arms(ablation, case, found, file)
+    if any(one.over for one in found):
+        plot_differences(ablation, case, found, file)
+        return f"the arms minus '{ablation.reference}'"
+    plot_gains(ablation, case, found, file)
     return "the arms over the given order, each seed with its interval"
 
 
-def plot_arms(ablation: Ablation, case: Case, found: Sequence[Found], file: Path) -> None:
-    """Metric over the given order of the same lists: a point for each seed, its interval over
-    users."""
+def plot_differences(ablation: Ablation, case: Case, found: Sequence[Found], file: Path) -> None:
+    """Each arm minus the reference, with the table's interval."""
+    figure = Figure(figsize=(8, 1.2 + 0.35 * len(found)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for place, one in enumerate(found):
+        if one.over:
+            axes.plot([one.over.low, one.over.high], [place, place], color="tab:blue", linewidth=1)
+            axes.plot([one.over.estimate], [place], "o", color="tab:blue", markersize=4)
+        elif one.arm.label == ablation.reference:
+            axes.plot([0.0], [place], "D", color="tab:red", markersize=5)
+    _finish(axes, found)
+    metric = ablation.metric or case.primary
+    axes.set_xlabel(
+        f"{metric} minus '{ablation.reference}' (red), 95 %, {words(case).replace('`', '')}"
+    )
+    figure.savefig(file, dpi=100, metadata={"Software": None})
+
+
+def plot_gains(ablation: Ablation, case: Case, found: Sequence[Found], file: Path) -> None:
+    """Metric over the given order of the same lists, where the arms' lists differ: a point for
+    each seed, its interval over users."""
     metric = ablation.metric or case.primary
     figure = Figure(figsize=(8, 1.2 + 0.35 * len(found)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -37,10 +61,8 @@ def plot_arms(ablation: Ablation, case: Case, found: Sequence[Found], file: Path
             y = place + 0.15 * (number - (len(known) - 1) / 2)
             axes.plot([low, high], [y, y], color="tab:blue", linewidth=1)
             axes.plot([value], [y], "o", color="tab:blue", markersize=4)
-    axes.axvline(0.0, color="gray", linewidth=1)
-    axes.set_yticks(range(len(found)), [one.arm.label for one in found])
-    axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.set_xlabel(f"{metric} minus the given order's ({case.name})")
+    _finish(axes, found)
+    axes.set_xlabel(f"{metric} minus the given order's, {words(case).replace('`', '')}")
     figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
@@ -64,3 +86,9 @@ def plot_curve(ablation: Ablation, case: Case, found: Sequence[Found], file: Pat
     axes.set_ylabel(f"{metric} minus the given order's")
     axes.legend()
     figure.savefig(file, dpi=110, metadata={"Software": None})
+
+
+def _finish(axes: Axes, found: Sequence[Found]) -> None:
+    axes.axvline(0.0, color="gray", linewidth=1)
+    axes.set_yticks(range(len(found)), [one.arm.label for one in found])
+    axes.set_ylim(len(found) - 0.5, -0.5)

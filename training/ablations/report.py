@@ -1,24 +1,28 @@
-"""An ablation's page: the question, two sentences that the results give, tables, and plots."""
+"""Writes a page for each ablation, from stored results alone."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 
 import numpy as np
 
 from contracts.reading import stable_hash
 from training.ablations.ablation import Ablation, thinned
 from training.ablations.entries import ABLATIONS
-from training.ablations.found import Found, over_given
+from training.ablations.found import Found
+from training.ablations.page import page
 from training.ablations.plots import plot
 from training.comparison.cases import CASES, Case
 from training.comparison.jobs import plain
+from training.comparison.lines import latest
 from training.comparison.pairing import Drawn, draw
 from training.comparison.store import Row, Store
-from training.comparison.tables import latest
+
+MADE = """Made by `make report` from `../results/`; do not edit. How arms are compared, and what a
+column says: [README.md](../README.md).
+"""
 
 
 def write_pages(results: Path, out: Path, cases: Mapping[str, Case] = CASES) -> list[Path]:
@@ -38,7 +42,7 @@ def write_pages(results: Path, out: Path, cases: Mapping[str, Case] = CASES) -> 
             continue
         file, plots = out / "ablations" / f"{ablation.name}.md", []
         file.parent.mkdir(parents=True, exist_ok=True)
-        text = [f"# {ablation.name}: {ablation.question}\n"]
+        text = [f"# {ablation.name}: {ablation.question}\n", MADE]
         for name, arms in found.items():
             text.append(page(ablation, known[name], arms))
             drawn = file.parent / f"{ablation.name}-{name}.png"
@@ -90,7 +94,7 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
         over = None
         other = reference if arm.label != ablation.reference else None
         if other and _paired(store, own[0], other[0][0]):
-            over = draws.minus(other[1])[0]
+            over = draws.minus(other[1], alike=True)[0]
         name = arm.case(base).name
         shown = latest([row for row in rows if row.case == name and row.method == "exposed"])
         found.append(Found(arm, own, draws, over, shown[0] if shown else None))
@@ -108,75 +112,3 @@ def _paired(store: Store, one: Row, other: Row) -> bool:
 def _world(row: Row) -> list[str]:
     parts = row.case.split("+")[1:]
     return sorted(one for one in parts if not one.startswith(("utility=", "share=")))
-
-
-def answer(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
-    """Two sentences that follow from the figures and say no more than they do."""
-    metric = ablation.metric or case.primary
-    best = max(found, key=lambda one: one.drawn.estimate)
-    first = (
-        f"On {case.name} the highest {metric} is that of '{best.arm.label}' "
-        f"({best.drawn.estimate:.4f}, {_seeds(found)})."
-    )
-    compared = [one for one in found if one.over is not None]
-    better = [f"'{one.arm.label}'" for one in compared if one.over and one.over.low > 0]
-    worse = [f"'{one.arm.label}'" for one in compared if one.over and one.over.high < 0]
-    if not compared:
-        return f"{first} No arm has the reference's test lists, so none is paired with it."
-    parts = [
-        f"{what} than '{ablation.reference}' by more than the interval: {', '.join(names)}"
-        for what, names in (("better", better), ("worse", worse))
-        if names
-    ]
-    second = "; ".join(parts) or f"No arm differs from '{ablation.reference}' beyond the interval"
-    return f"{first} {second[0].upper()}{second[1:]}."
-
-
-def _seeds(found: Sequence[Found]) -> str:
-    """How many trainings of an arm there are, and what intervals of one do not know."""
-    counts = [len(one.rows) for one in found]
-    if max(counts) == 1:
-        return "1 seed: intervals are those of other users, not of other trainings"
-    fewest = "" if min(counts) == max(counts) else f"{min(counts)} to "
-    return f"{fewest}{max(counts)} seeds"
-
-
-def page(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
-    """The part of a page that is of one case."""
-    metric = ablation.metric or case.primary
-    exposed = any(one.exposed for one in found)
-    head = ["arm", f"{metric} (95 %)", f"minus {ablation.reference}", "minus given order, mean",
-            *(["exposure order minus given"] if exposed else []), *ablation.scalars,
-            "seeds", "ms a request", "train CPU s", "alarm"]  # fmt: skip
-    lines = [f"## {case.name}", "", answer(ablation, case, found), "", _row(head),
-             _row(["---"] * len(head))]  # fmt: skip
-    for one in found:
-        value = one.drawn.interval()
-        lines.append(_row([
-            one.arm.label,
-            f"{value.estimate:.4f} ({value.low:.4f} to {value.high:.4f})",
-            "" if one.over is None
-            else f"{one.over.estimate:+.4f} ({one.over.low:+.4f} to {one.over.high:+.4f})",
-            _gain(one.rows, metric),
-            *([_gain([one.exposed] if one.exposed else [], metric)] if exposed else []),
-            *(_mean([row.scalars.get(name) for row in one.rows]) for name in ablation.scalars),
-            str(len(one.rows)),
-            _mean([row.latency_ms for row in one.rows]),
-            _mean([row.cpu_seconds for row in one.rows]),
-            f"{sum(bool(row.alarm) for row in one.rows)} of {len(one.rows)}",
-        ]))  # fmt: skip
-    return "\n".join(lines) + "\n"
-
-
-def _gain(rows: Sequence[Row], metric: str) -> str:
-    gains = over_given(rows, metric)
-    return f"{mean(gains):+.4f}" if gains else ""
-
-
-def _mean(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{mean(known):.3g}" if known else ""
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

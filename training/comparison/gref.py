@@ -24,6 +24,7 @@ from contracts.reading import Strict, stable_hash
 from training.checkpoint import load_checkpoint
 from training.comparison.cases import Case
 from training.comparison.code_state import code_state
+from training.comparison.store import Row
 from training.comparison.system import Slates, System, Trained
 from training.data.arrays import SlateArrays
 from training.data.batch import Batch
@@ -166,6 +167,21 @@ def untrained(slates: SlateArrays, settings: TrainingSettings) -> GrefLists:
     """GReF's network before training: the same work for each request."""
     torch.manual_seed(0)
     return GrefLists(GenReranker(slates.spec, settings.model), slates.spec.list_size, 0)
+
+
+def saw_pairs(row: Row) -> bool | None:
+    """Whether the chosen epoch of a stored training had seen preference pairs.
+
+    None of a method without such a stage: below the last ``dpo_epochs`` a policy was taught by
+    distillation alone (training/objectives.py), and epoch 0 is what pre-training gave.
+    """
+    post = row.settings.get("post_train")
+    if not isinstance(post, dict) or row.method.startswith(f"{GREF}-pre"):
+        return None
+    first = 1
+    if post["dpo_epochs"] and post["distil"]:
+        first = post["optim"]["epochs"] - post["dpo_epochs"] + 1
+    return bool(post["dpo"]) and row.epoch >= first
 
 
 PUBLISHED = {

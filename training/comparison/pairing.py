@@ -39,23 +39,38 @@ class Drawn:
         return float(self.seeds.mean())
 
     def interval(self) -> Interval:
-        return _student(self.estimate, self.draws, [self.seeds])[0]
+        return _student(self.estimate, self.draws, _between([self.seeds]))[0]
 
-    def minus(self, other: Drawn) -> tuple[Interval, float]:
-        """The difference, paired by users, and its two-sided p."""
+    def minus(self, other: Drawn, alike: bool = False) -> tuple[Interval, float]:
+        """The difference, paired by users, and its two-sided p.
+
+        Args:
+            alike: both are variants of one method. If one of them was trained once, its seeds are
+                taken to vary as the other's do.
+        """
         difference = self.estimate - other.estimate
-        return _student(difference, self.draws - other.draws, [self.seeds, other.seeds])
+        parts = _between([self.seeds, other.seeds], alike)
+        return _student(difference, self.draws - other.draws, parts)
 
 
-def _student(estimate: float, draws: Float64, methods: Sequence[Float64]) -> tuple[Interval, float]:
-    """Interval and p of an estimate, from its draws over users and each method's seeds."""
-    by_seeds = [float(one.var(ddof=1)) / len(one) for one in methods if len(one) > 1]
-    freedom_of = [len(one) - 1 for one in methods if len(one) > 1]
-    variance = float(np.nanvar(draws, ddof=1)) + sum(by_seeds)
+def _between(methods: Sequence[Float64], alike: bool = False) -> list[tuple[float, int]]:
+    """What seeds add to the variance of means or their difference: (variance, its freedom)."""
+    known = [one for one in methods if len(one) > 1]
+    if alike and len(known) == 1:
+        share = sum(1 / len(one) for one in methods)
+        return [(float(known[0].var(ddof=1)) * share, len(known[0]) - 1)]
+    return [(float(one.var(ddof=1)) / len(one), len(one) - 1) for one in known]
+
+
+def _student(
+    estimate: float, draws: Float64, between: Sequence[tuple[float, int]]
+) -> tuple[Interval, float]:
+    """Interval and p of an estimate, from its draws over users and what seeds add."""
+    variance = float(np.nanvar(draws, ddof=1)) + sum(part for part, _ in between)
     if variance == 0:
         return Interval(estimate=estimate, low=estimate, high=estimate), float(estimate == 0)
     # What users add counts as known: there are thousands of them.
-    uncertain = sum(part**2 / freedom for part, freedom in zip(by_seeds, freedom_of))
+    uncertain = sum(part**2 / freedom for part, freedom in between)
     freedom = variance**2 / uncertain if uncertain > 0 else np.inf
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * variance**0.5
     p = 2 * float(stats.t.sf(abs(estimate) / variance**0.5, freedom))

@@ -7,19 +7,21 @@ from pathlib import Path
 from training.comparison.cases import CASES
 from training.comparison.code_state import code_state
 from training.comparison.gref import GREF
+from training.comparison.lines import Line, lines_of
 from training.comparison.plots import plot_case
 from training.comparison.store import Store
 from training.comparison.systems import systems
-from training.comparison.tables import Line, as_csv, lines_of, markdown
+from training.comparison.tables import as_csv, markdown
 from training.comparison.verdicts import verdicts
 
 HEAD = """# Systems side by side
 
-Made by `make report` from `results/`; do not edit. What the columns mean, and the command that
-gives any row again: [README.md](README.md). Simulated cases: exact expected feedback, which no
-training, epoch or trial saw; but GReF's default settings were found by the truth of other requests
-of the worlds `fatigue` and `complements` (docs/evaluation.md). First, for each case, what is asked
-of the recipe; then every method's row.
+Made by `make report` from `results/`; do not edit. What the columns mean, what the settings were
+chosen by, and the command that gives any row again: [README.md](README.md). Simulated cases: exact
+expected feedback of the test lists, which no training, epoch or trial saw. Peers with their
+defaults; GReF's were developed on requests of these worlds and of KuaiRand's other days
+([decisions.md](decisions.md)). First, for each case, what is asked of the recipe; then every
+method's row.
 
 """
 
@@ -27,6 +29,8 @@ of the recipe; then every method's row.
 def report(results: Path, out: Path) -> list[Path]:
     """Write comparison.md, comparison.csv and a plot for each case; the files written."""
     store = Store(results)
+    peers = {one.name for one in systems().values() if one.learns and not one.is_gref}
+    bounds = {one.name for one in systems().values() if not one.learns}
     codes = {name: code_state(one.code) for name, one in systems().items()}
     rows = list(store.rows().values())
     text: list[str] = []
@@ -42,10 +46,9 @@ def report(results: Path, out: Path) -> list[Path]:
         table += [(name, case.primary, line) for line in lines]
         judged.append((name, lines))
         plot = out / "plots" / f"{name}.png"
-        plot_case(case, lines, GREF, plot)
+        plot_case(case, lines, GREF, plot, bounds, codes)
         text.append(markdown(case, lines, GREF, codes) + f"\n![{name}](plots/{name}.png)\n\n")
         files.append(plot)
-    peers = {one.name for one in systems().values() if one.learns and not one.is_gref}
     asked = verdicts(judged, GREF, peers) if judged else "No results are stored yet.\n"
     text = [HEAD, asked, "\n", *text]
     out.mkdir(parents=True, exist_ok=True)

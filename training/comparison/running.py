@@ -16,6 +16,7 @@ import numpy as np
 
 from contracts.datasets import read_dataset
 from contracts.reading import ContractError
+from training.command import Refused
 from training.comparison.cases import slates_of, whole_of
 from training.comparison.code_state import code_state
 from training.comparison.gref import Gref, untrained
@@ -51,6 +52,18 @@ class Runner:
     stale: bool = False
     say: Callable[[str], None] = print
     failed: dict[str, str] = field(default_factory=dict)
+
+    def run_or_refuse(self, report: Callable[[], None]) -> None:
+        """Run, and ``report`` what is stored, all or not.
+
+        Raises:
+            Refused: something is left: trainings failed, or the time was up.
+        """
+        done = self.run()
+        report()
+        if not done:
+            left = "; ".join(self.failed.values()) or "the time was up"
+            raise Refused(f"not all is done: {left}. The same command goes on")
 
     def run(self) -> bool:
         """Whether all of the plan is stored now. What failed is in ``failed``, and said."""
@@ -115,12 +128,12 @@ class Runner:
         )
         if job.role == "trial":
             score = held_out_score(lists_of(trained.fitted, slates.judged), slates, job.case)
-            self.store.add(_replace(row, held_out=score))
+            self.store.add(msgspec.structs.replace(row, held_out=score))
         else:
             reference = untrained(slates.test, Gref.defaults(job.case))
             ms, ratio = latency(trained.fitted, reference, slates.test)
             found = measure(trained.fitted, slates)
-            whole = _replace(
+            whole = msgspec.structs.replace(
                 row,
                 latency_ms=ms,
                 latency_ratio=ratio,
@@ -175,10 +188,6 @@ def _claim(file: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
-
-
-def _replace(row: Row, **changes: object) -> Row:
-    return msgspec.structs.replace(row, **changes)
 
 
 def _bar(plan: Plan, known: Known, rows: list[Row], width: int = 20) -> str:

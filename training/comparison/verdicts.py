@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from training.comparison.tables import Line
-from training.evaluation.bootstrap import Interval
+from contracts.multiplicity import holm
+from training.comparison.lines import Line
+from training.comparison.markdown import number, signed, table
+
+#: Of a difference that is called one.
+LEVEL = 0.05
 
 
 def verdicts(
@@ -17,40 +21,60 @@ def verdicts(
         cases: (name, lines) of the cases.
         peers: the methods that learn and are not the reference's own variants.
     """
-    head = ["case", f"{reference} minus given order", "best peer", "best peer minus " + reference,
-            "verdict", "ms over NAR4Rec's", "stages"]  # fmt: skip
-    text = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    head = ["case", f"{reference} minus given order", "saw pairs", "trials", "best peer",
+            f"best peer minus {reference}", "p, of all peers (Holm)", "verdict",
+            "time / NAR4Rec's", "one stage alone, minus both"]  # fmt: skip
+    rows = []
     for name, lines in cases:
         by_name = {line.method: line for line in lines}
         own = by_name.get(reference)
         if own is None:
             continue
         rivals = [line for line in lines if line.method in peers and line.over_reference]
+        p = dict(zip((line.method for line in rivals), holm([line.p or 0.0 for line in rivals])))
         best = max(rivals, key=lambda line: line.value.estimate, default=None)
-        cells = [
+        rows.append([
             name,
-            _text(own.over_given),
+            signed(own.over_given),
+            "" if own.saw_pairs is None else f"{own.saw_pairs} of {own.seeds}",
+            _trials([own, *rivals]),
             "" if best is None else best.method,
-            "" if best is None else _text(best.over_reference),
-            _verdict(own, rivals) + _missing(peers, rivals),
+            "" if best is None else signed(best.over_reference),
+            "" if best is None else number(p[best.method], ".3f"),
+            _verdict(own, rivals, p) + _missing(peers, rivals),
             _latency(own, by_name.get("nar4rec")),
             _stages(by_name, reference),
-        ]
-        text.append(f"| {' | '.join(cells)} |")
-    return "\n".join(text) + "\n"
+        ])  # fmt: skip
+    return "\n".join(table(head, rows)) + "\n"
 
 
-def _verdict(own: Line, rivals: Sequence[Line]) -> str:
-    """Below the given order; else ahead of all peers, level with the best, or behind some."""
+def _verdict(own: Line, rivals: Sequence[Line], p: dict[str, float]) -> str:
+    """Below the given order; else ahead of which peers, behind which, and of which neither."""
     if own.over_given and own.over_given.high < 0:
         return "**below the given order**"
-    found = [line.over_reference for line in rivals if line.over_reference]
-    if not found:
+    if not rivals:
         return "no peer yet"
-    if all(one.high < 0 for one in found):
+    if own.seeds == 1:
+        return "one training: nothing is known of others"
+    sure = [line for line in rivals if p[line.method] < LEVEL and not line.one_seed]
+    behind = [line.method for line in sure if line.over_reference and line.over_reference.low > 0]
+    unsure = [line.method for line in rivals if line not in sure]
+    if not behind and not unsure:
         return "ahead of every peer"
-    behind = [line.method for line in rivals if line.over_reference and line.over_reference.low > 0]
-    return f"**behind {', '.join(behind)}**" if behind else "level with the best"
+    parts = [f"**behind {', '.join(behind)}**"] if behind else []
+    if len(unsure) == len(rivals):
+        parts.append("no difference shown to any peer")
+    elif unsure:
+        parts.append(f"no difference shown to {', '.join(unsure)}")
+    if len(behind) + len(unsure) < len(rivals):
+        parts.append("ahead of the others")
+    return "; ".join(parts)
+
+
+def _trials(lines: Sequence[Line]) -> str:
+    """How many settings were tried for each."""
+    fewest, most = min(line.trials for line in lines), max(line.trials for line in lines)
+    return f"{fewest} each" if fewest == most else f"{fewest} to {most}"
 
 
 def _missing(peers: Collection[str], rivals: Sequence[Line]) -> str:
@@ -68,12 +92,8 @@ def _latency(own: Line, other: Line | None) -> str:
 def _stages(by_name: dict[str, Line], reference: str) -> str:
     """Table 3: what one stage alone is below both."""
     parts = [
-        f"{what} {_text(by_name[f'{reference}-{what}'].over_reference)}"
+        f"{what} {signed(by_name[f'{reference}-{what}'].over_reference)}"
         for what in ("pre", "post")
         if f"{reference}-{what}" in by_name
     ]
     return "; ".join(parts)
-
-
-def _text(one: Interval | None) -> str:
-    return "" if one is None else f"{one.estimate:+.4f} ({one.low:+.4f} to {one.high:+.4f})"

@@ -1,0 +1,104 @@
+"""A case's part of an ablation's page: two sentences that the results give, and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from training.ablations.ablation import Ablation
+from training.ablations.found import Found, over_given
+from training.comparison.cases import Case
+from training.comparison.markdown import average, signed, spread, table
+
+
+def answer(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
+    """Two sentences that follow from the figures and say no more than they do."""
+    metric = ablation.metric or case.primary
+    best = max(found, key=lambda one: one.drawn.estimate)
+    first = (
+        f"On {words(case)} the highest {metric} is that of '{best.arm.label}' "
+        f"({best.drawn.estimate:.4f}, {_seeds(found)})."
+    )
+    compared = [one for one in found if one.over is not None]
+    if not compared:
+        return f"{first} No arm has the reference's test lists, so none is paired with it."
+    reference = next(one for one in found if one.arm.label == ablation.reference)
+    if all(len(one.rows) == 1 for one in (reference, *compared)):
+        return (
+            f"{first} Every arm was trained once, so no difference to '{ablation.reference}' is "
+            f"called one: they reach from {_range(compared)}."
+        )
+    stayed = [one for one in compared if one.stayed]
+    moved = [one for one in compared if not one.stayed]
+    parts = [
+        f"{what}: {', '.join(repr(one.arm.label) for one in arms)}"
+        for what, arms in (
+            (f"better than '{ablation.reference}' by more than the interval", _beyond(moved, 1)),
+            (f"worse than '{ablation.reference}' by more than the interval", _beyond(moved, -1)),
+            ("an alarm or the judge left the policy as it began", stayed),
+        )
+        if arms
+    ]
+    second = "; ".join(parts) or f"no arm differs from '{ablation.reference}' beyond the interval"
+    return f"{first} {second[0].upper()}{second[1:]}."
+
+
+def _beyond(found: Sequence[Found], sign: int) -> list[Found]:
+    """Those whose difference to the reference has this sign in all of its interval."""
+    return [one for one in found if one.over and min(sign * one.over.low, sign * one.over.high) > 0]
+
+
+def _range(found: Sequence[Found]) -> str:
+    differences = [one.over.estimate for one in found if one.over]
+    return f"{min(differences):+.3f} to {max(differences):+.3f}"
+
+
+def _seeds(found: Sequence[Found]) -> str:
+    """How many trainings of an arm there are, and what is taken for those that have one."""
+    counts = [len(one.rows) for one in found]
+    if max(counts) == 1:
+        return "1 seed: intervals are those of other users, not of other trainings"
+    if min(counts) == max(counts):
+        return f"{max(counts)} seeds"
+    return (
+        f"{min(counts)} to {max(counts)} seeds; an arm of one is taken to vary from training to "
+        "training as the reference does"
+    )
+
+
+def words(case: Case) -> str:
+    """A case's name as people say it."""
+    name, *_ = case.name.split("+")
+    return f"`{name}`" + (f" with {case.share:.0%} of the train lists" if case.share < 1 else "")
+
+
+def page(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
+    """The part of a page that is of one case."""
+    metric = ablation.metric or case.primary
+    exposed = any(one.exposed for one in found)
+    head = ["arm", f"{metric} (95 %)", f"minus {ablation.reference}", "minus given order, mean",
+            *(["exposure order minus given"] if exposed else []), *ablation.scalars,
+            "seeds", "epoch", "ms a request", "train CPU s", "alarm"]  # fmt: skip
+    rows = [
+        [
+            one.arm.label,
+            spread(one.drawn.interval()),
+            signed(one.over),
+            average(over_given(one.rows, metric), "+.4f"),
+            *([_exposed(one, metric)] if exposed else []),
+            *(average(row.scalars.get(name) for row in one.rows) for name in ablation.scalars),
+            str(len(one.rows)),
+            average((row.epoch for row in one.rows), ".1f"),
+            average(row.latency_ms for row in one.rows),
+            average(row.cpu_seconds for row in one.rows),
+            f"{sum(bool(row.alarm) for row in one.rows)} of {len(one.rows)}",
+        ]
+        for one in found
+    ]
+    text = [f"## {words(case)}", "", answer(ablation, case, found), "", *table(head, rows)]
+    alarms = [(one.arm.label, row.alarm) for one in found for row in one.rows[:1] if row.alarm]
+    text += [line for label, alarm in alarms for line in ("", f"Alarm of '{label}': {alarm}.")]
+    return "\n".join(text) + "\n"
+
+
+def _exposed(one: Found, metric: str) -> str:
+    return average(over_given([one.exposed] if one.exposed else [], metric), "+.4f")

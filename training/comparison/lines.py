@@ -1,0 +1,148 @@
+"""A method's line in a case's table, from stored rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import mean
+
+import msgspec
+
+from contracts.reading import Strict
+from training.comparison.gref import saw_pairs
+from training.comparison.pairing import Drawn, draw
+from training.comparison.store import Row, Store
+from training.evaluation.bootstrap import Interval
+
+#: Metrics beside the primary one, where they are known.
+BESIDE = ("true watch_time", "ndcg@10", "ndcg_shown@10", "auc", "gauc")
+
+
+class Line(Strict, kw_only=True, frozen=True):
+    """A method of a table; what is not known is None.
+
+    Attributes:
+        value: the primary metric, over users and seeds.
+        over_reference: its difference to the reference method, and p: two-sided, paired.
+        over_given: its difference to the given order.
+        control: that of the runs with shuffled feedback.
+        one_seed: whether it, or what it is compared with, was trained once: nothing is known of
+            other trainings, and no difference is called one.
+        beside: other metrics, by name.
+        alarms: of its runs. control_alarms: of those with shuffled feedback.
+        epoch: the chosen one, mean over seeds.
+        saw_pairs: of how many seeds the chosen epoch had seen preference pairs; None of what has
+            none.
+        codes: states of the code that its rows, and those of its control, are of.
+    """
+
+    method: str
+    seeds: int
+    trials: int
+    value: Interval
+    over_reference: Interval | None = None
+    p: float | None = None
+    over_given: Interval | None = None
+    control: Interval | None = None
+    one_seed: bool = False
+    beside: dict[str, float] = msgspec.field(default_factory=dict)
+    cpu_seconds: float = 0.0
+    parameters: int = 0
+    latency_ms: float | None = None
+    latency_ratio: float | None = None
+    epoch: float = 0.0
+    saw_pairs: int | None = None
+    alarms: tuple[str, ...] = ()
+    control_alarms: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+
+
+def latest(rows: Sequence[Row], control: str = "none") -> list[Row]:
+    """Final rows of one method and the newest code, a row for each seed.
+
+    Of several settings those that the most were tried for: an ablation's recipe is untuned.
+    """
+    finals = [row for row in rows if row.role == "final" and row.control == control]
+    if not finals:
+        return []
+    newest = finals[-1]
+    alike = [row for row in finals if (row.data, row.code) == (newest.data, newest.code)]
+    most = max(row.trials for row in alike)
+    last = [row for row in alike if row.trials == most][-1]
+    same = {
+        row.seed: row
+        for row in finals
+        if (row.settings, row.data, row.code) == (last.settings, last.data, last.code)
+    }
+    return [same[seed] for seed in sorted(same)]
+
+
+def lines_of(
+    store: Store, rows: Sequence[Row], case: str, primary: str, methods: Sequence[str],
+    reference: str,
+) -> list[Line]:  # fmt: skip
+    """A line for each method that has results, in the order asked for."""
+    finals = {
+        name: latest([row for row in rows if row.case == case and row.method == name])
+        for name in methods
+    }
+    drawn = {
+        name: draw(store, own, primary)
+        for name, own in finals.items()
+        if own and primary in own[0].metrics
+    }
+    return [
+        _line(store, [row for row in rows if row.case == case and row.method == name],
+              finals[name], primary, drawn, reference)
+        for name in methods
+        if name in drawn
+    ]  # fmt: skip
+
+
+def _line(
+    store: Store, rows: Sequence[Row], finals: Sequence[Row], primary: str,
+    drawn: dict[str, Drawn], reference: str,
+) -> Line:  # fmt: skip
+    first = finals[0]
+    name, own = first.method, drawn[first.method]
+    # A control of other settings would say nothing of these.
+    controls = latest([row for row in rows if row.settings == first.settings], "shuffled")
+    over, p = None, None
+    if reference in drawn and name != reference:
+        over, p = own.minus(drawn[reference])
+    given = drawn.get("given")
+    alike = [row for row in rows if (row.data, row.code) == (first.data, first.code)]
+    seen = [saw_pairs(row) for row in finals]
+    return Line(
+        method=name,
+        seeds=len(finals),
+        trials=max(1, len({row.trial for row in alike if row.role == "trial"})),
+        value=own.interval(),
+        over_reference=over,
+        p=p,
+        over_given=own.minus(given)[0] if given and name != "given" else None,
+        control=draw(store, controls, primary).minus(given)[0] if given and controls else None,
+        one_seed=len(finals) == 1 or (reference in drawn and len(drawn[reference].seeds) == 1),
+        beside={
+            metric: mean(row.metrics[metric].value for row in finals)
+            for metric in BESIDE
+            if metric != primary and all(metric in row.metrics for row in finals)
+        },
+        cpu_seconds=mean(row.cpu_seconds for row in finals),
+        parameters=round(mean(row.parameters for row in finals)),
+        latency_ms=_mean(row.latency_ms for row in finals),
+        latency_ratio=_mean(row.latency_ratio for row in finals),
+        epoch=mean(row.epoch for row in finals),
+        saw_pairs=None if None in seen else sum(map(bool, seen)),
+        alarms=_alarms(finals),
+        control_alarms=_alarms(controls),
+        codes=tuple(sorted({row.code for row in [*finals, *controls]})),
+    )
+
+
+def _alarms(rows: Sequence[Row]) -> tuple[str, ...]:
+    return tuple(sorted({row.alarm for row in rows if row.alarm}))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
