@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.comparison.cases import CASES
-from training.comparison.code_state import ROOT, SAME_ROWS, code_state, meaning
+from training.comparison.code_state import ROOT, code_state, meaning, slates_state
 from training.comparison.jobs import Job, Known, Plan, choose, seconds_left
 from training.comparison.store import Row
 from training.comparison.systems import systems
@@ -110,13 +110,6 @@ def test_the_codes_meaning_is_not_its_comments() -> None:
     assert meaning(one) != meaning(one.replace("1", "2"))
 
 
-def test_states_said_to_give_the_same_rows_are_todays() -> None:
-    """An entry of a state that is gone would let rows of it count again by accident."""
-    today = {code_state(one.code) for one in systems().values()}
-    assert set(SAME_ROWS.values()) <= today
-    assert not set(SAME_ROWS) & today
-
-
 def test_a_peer_with_rates_depends_on_the_peer_inside_it() -> None:
     known = systems()
     for name in ("dnn", "prm"):
@@ -137,8 +130,8 @@ def test_a_result_depends_on_what_its_system_imports(tmp_path: Path) -> None:
         ("training/losses/distillation.py", GREF_KINDS),
         ("training/optimism.py", GREF_KINDS),
         ("training/evaluation/truth.py", set(everyone)),
-        ("training/comparison/utilities.py", set(everyone)),
         ("training/comparison/plots.py", set()),
+        ("training/sources/world.py", set()),  # slates have a hash of their own
     ):
         file = tmp_path / changed
         kept = file.read_text()
@@ -148,3 +141,27 @@ def test_a_result_depends_on_what_its_system_imports(tmp_path: Path) -> None:
         file.write_text(kept)
         assert {name for name in everyone if after[name] != before[name]} == stale, changed
     code_state.cache_clear()
+
+
+def test_slates_depend_on_what_their_source_imports(tmp_path: Path) -> None:
+    """A change in the simulator leaves KuaiRand's slates as they are, and what learned of them."""
+    for folder in ("training", "contracts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
+    sources = ("simulator", "kuairand")
+    before = {name: slates_state(name, tmp_path) for name in sources}
+    assert before == {name: slates_state(name) for name in sources}
+    for changed, other in (
+        ("training/sources/world.py", {"simulator"}),
+        ("training/sources/initial_ranker.py", {"kuairand"}),
+        ("training/sources/writing.py", set(sources)),
+        ("training/comparison/utilities.py", set(sources)),
+        ("training/baselines/pier.py", set()),
+    ):
+        file = tmp_path / changed
+        kept = file.read_text()
+        file.write_text(kept + "\nCHANGED = 1\n")
+        slates_state.cache_clear()
+        after = {name: slates_state(name, tmp_path) for name in sources}
+        file.write_text(kept)
+        assert {name for name in sources if after[name] != before[name]} == other, changed
+    slates_state.cache_clear()

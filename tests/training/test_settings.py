@@ -16,7 +16,7 @@ FILES = sorted((ROOT / "training" / "settings").glob("*.yaml"))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_committed_settings_are_valid(file: Path) -> None:
     settings = read_settings(file)
-    # The paper's H; in simulated worlds one pass for the whole list (docs/evaluation.md).
+    # The paper's H; in simulated worlds one pass for the whole list (docs/evaluation/decisions.md).
     assert settings.model.heads == (10 if file.stem == "simulator" else 4)
     assert settings.post_train.beta > 0
 

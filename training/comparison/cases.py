@@ -10,7 +10,7 @@ import msgspec
 
 from contracts.datasets import MANIFEST
 from contracts.reading import Strict, stable_hash
-from training.comparison.code_state import sources_state
+from training.comparison.code_state import slates_state
 from training.comparison.thinning import Thinned
 from training.comparison.utilities import Utility, with_utility
 from training.prepare import SourceName, make_source
@@ -52,10 +52,11 @@ class Case(Strict, kw_only=True, frozen=True):
     peers: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def identity(self) -> str:
-        """A hash of what its slates depend on."""
+        """A hash of what its slates depend on: settings, and the code that makes them."""
         other = "name", "title", "primary", "gref", "peers"
         plain = msgspec.to_builtins(self)
-        return stable_hash({name: value for name, value in plain.items() if name not in other})
+        kept = {name: value for name, value in plain.items() if name not in other}
+        return stable_hash([kept, slates_state(self.source)])
 
 
 TRUE_CLICKS = "true click"
@@ -67,6 +68,7 @@ def _world(name: str, title: str, preset: str, **changes: Any) -> Case:
         title=f"Simulated: {title}",
         primary=TRUE_CLICKS,
         world=PRESETS[preset],
+        seed=12,  # requests that no decision has looked at
         **changes,
     )
 
@@ -142,7 +144,7 @@ def slates_of(case: Case, work: Path, kuairand: Path | None, shuffled: bool = Fa
     Raises:
         ValueError: a KuaiRand case without its files.
     """
-    name = f"{case.name}-{case.identity()[:8]}-{sources_state()}{'-shuffled' if shuffled else ''}"
+    name = f"{case.name}-{case.identity()[:8]}{'-shuffled' if shuffled else ''}"
     folder = work / "slates" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{name}.lock").open("w") as lock:

@@ -15,15 +15,15 @@ from contracts.reading import stable_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: What slates are made by.
-SOURCES = (
-    "training/sources",
-    "training/comparison/thinning.py",
-    "training/comparison/utilities.py",
-)
-#: What every result depends on.
+#: Where slates begin, by the source of a case; and what of that makes them.
+SOURCES = {
+    "simulator": ("training.sources.simulator", "training.sources.writing"),
+    "kuairand": ("training.sources.kuairand", "training.sources.writing"),
+}
+MAKES_SLATES = ("training/sources",)
+THINNED = ("training/comparison/thinning.py", "training/comparison/utilities.py")
+#: What every result depends on beside its slates.
 ALWAYS = (
-    *SOURCES,
     "training/data",
     "contracts/encoding.py",
     "contracts/features.py",
@@ -49,19 +49,13 @@ WHERE_USED = (
     "training/validation.py",
 )
 
-#: A state whose rows are, digit for digit, those of the state they are stored under. Take an entry
-#: up only with the trainings that showed it, and drop it with the next change.
-SAME_ROWS = {
-    # Evaluators of few slates take more steps: no case has so few. gref of fatigue and kuairand-6,
-    # seed 1, trained under both.
-    "b1f155c7d158": "9477e457199d",
-}
-
 
 @cache
-def sources_state() -> str:
-    """Eight hex digits for the code that slates are made by."""
-    return _state(ROOT, [file for part in SOURCES for file in _files(ROOT, part)])[:8]
+def slates_state(source: str, root: Path = ROOT) -> str:
+    """Eight hex digits for the code that a source's slates are made by."""
+    used = imported(SOURCES[source], root)
+    own = [file for part in MAKES_SLATES for file in _files(root, part) if file in used]
+    return _state(root, [*own, *(root / name for name in THINNED)])[:8]
 
 
 @cache
@@ -70,8 +64,7 @@ def code_state(modules: tuple[str, ...], root: Path = ROOT) -> str:
     used = imported(modules, root)
     own = [file for part in WHERE_USED for file in _files(root, part) if file in used]
     always = [file for part in ALWAYS for file in _files(root, part)]
-    state = _state(root, [*always, *own])[:12]
-    return SAME_ROWS.get(state, state)
+    return _state(root, [*always, *own])[:12]
 
 
 def imported(modules: tuple[str, ...], root: Path = ROOT) -> set[Path]:
@@ -106,8 +99,7 @@ def _file_of(module: str, root: Path) -> Path | None:
 
 def _files(root: Path, part: str) -> list[Path]:
     path = root / part
-    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return [file for file in files if not file.name.startswith("avito")]  # no case is of it
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
 def _state(root: Path, files: list[Path]) -> str:

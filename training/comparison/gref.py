@@ -199,9 +199,9 @@ PUBLISHED = {
 }
 
 VARIANTS: tuple[System, ...] = (
-    Gref(GREF, "pre-training and Rerank-DPO, the recipe", grid=_POST_GRID),
+    Gref(GREF, "the recipe: pre-training, distillation, Rerank-DPO", grid=_POST_GRID),
     Gref("gref-pre", "pre-training only", stages=("pretrain",), grid=_PRETRAIN_GRID),
-    Gref("gref-post", "Rerank-DPO only, from untrained weights", stages=("post_train",),
+    Gref("gref-post", "post-training only, from untrained weights", stages=("post_train",),
          grid=_POST_GRID),
     Gref("gref-published", "the paper's recipe: Eq. 7 pairs, beta 0.1, no likelihood term",
          changes=PUBLISHED, grid={"pretrain.optim.learning_rate": (5e-4, 1e-3, 2e-3),

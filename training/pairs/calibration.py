@@ -3,7 +3,7 @@
 The slope of a logistic calibration (Platt, 1999; Cox, 1958): below 1 an evaluator is too sure, and
 so are the values of lists that it adds up. It is measured and not corrected: the lists at hand are
 those of the gate, which noise then passes twice as often, and the mean of three evaluators needs no
-correction (docs/evaluation.md, "What decided the recipe").
+correction (docs/evaluation/decisions.md).
 
 Axes: E shown items.
 """

@@ -117,7 +117,11 @@ class World:
         # Gumbel-top-m is sampling without replacement from softmax(retrieval * affinity).
         keys = s.retrieval * (self.tastes(users) @ self.item_latent.T)
         keys += rng.gumbel(size=keys.shape)
-        candidates = np.argpartition(-keys, s.candidates - 1, axis=1)[:, : s.candidates]
+        # In the order of their keys: argpartition leaves them in an order that depends on the
+        # processor, and noise goes to candidates by their places.
+        best = np.argpartition(-keys, s.candidates - 1, axis=1)[:, : s.candidates]
+        by_key = np.argsort(-np.take_along_axis(keys, best, axis=1), axis=1, kind="stable")
+        candidates = np.take_along_axis(best, by_key, axis=1)
         scores = self.logits(users, candidates)
         scores += rng.normal(0, s.given_noise, scores.shape)
         order = np.argsort(-scores, axis=1, kind="stable")
