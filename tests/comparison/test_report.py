@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.comparison.stored import case_lists, fill, lists, row
-from training.comparison.cases import CASES
+from training.comparison.cases import CASES, Case
 from training.comparison.code_state import code_state
 from training.comparison.gref import saw_pairs
 from training.comparison.lines import Line, latest
@@ -39,7 +39,7 @@ Simulated: a world of few items, to try the command.
 | **gref** (2) | 2.3500 (1.7352 to 2.9648) |  |  | +0.3500 (-0.2853 to +0.9853) \
 | **-0.5000 (-0.5000 to -0.5000)** {COST}
 
-(2) Of an earlier state of the code; comparison.csv says which.
+(2) Of an earlier state of the code or of the slates (comparison.csv).
 
 ![tiny](plots/tiny.png)
 """
@@ -69,18 +69,33 @@ def test_the_csv_holds_the_same_figures(tmp_path: Path) -> None:
     assert found["given"]["codes"] == "c0de"
 
 
-def test_alarms_and_mixed_code_are_said(tmp_path: Path) -> None:
+def test_alarms_and_mixed_code_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = fill(tmp_path / "results")
     now = {name: code_state(one.code) for name, one in systems().items()}
     store.add(row("prm", 3, alarm="DPO collapse", code=now["prm"]), lists(0.1))
     store.add(row("gref", 3, code=now["gref"]), lists(0.1))
-    report(tmp_path / "results", tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Case, "identity", lambda self: "d" * 16)
+        report(tmp_path / "results", tmp_path)
     text = (tmp_path / "comparison.md").read_text()
     assert "| prm (1) |" in text
     assert "(1) An alarm ended at least one training. prm: DPO collapse" in text
     assert "| given (2) |" in text
     assert "| **gref** (2) |" in text, "its control is of another state"
     assert "(2) Of an earlier state of the code" in text
+    report(tmp_path / "results", tmp_path)
+    assert "| prm (1) (2) |" in (tmp_path / "comparison.md").read_text(), "other slates than now's"
+
+
+def test_a_table_is_of_the_newest_slates_alone(tmp_path: Path) -> None:
+    """Lists of other slates are other lists, and would pair with these in silence."""
+    store = fill(tmp_path / "results")
+    for method in ("given", "gref"):
+        store.add(row(method, 1, data="e" * 16), lists(0.3), case_lists())
+    report(tmp_path / "results", tmp_path)
+    text = (tmp_path / "comparison.md").read_text()
+    assert "| given" in text
+    assert "| prm" not in text
 
 
 def test_only_the_newest_settings_and_code_make_a_line() -> None:

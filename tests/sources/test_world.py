@@ -79,6 +79,23 @@ def test_closed_forms_agree_with_sampling(world: World, kind: str) -> None:
     assert (expected > 0).all()
 
 
+def test_requests_are_the_same_on_every_processor(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numpy partitions with the widest vectors there are, and leaves the set in any order."""
+    first = world.draw(200, np.random.default_rng(7))
+    partition = np.argpartition
+
+    def other(values: np.ndarray, kth: int, axis: int) -> np.ndarray:  # type: ignore[type-arg]
+        found = partition(values, kth, axis=axis)
+        return np.concatenate([found[:, : kth + 1][:, ::-1], found[:, kth + 1 :]], axis=1)
+
+    monkeypatch.setattr(np, "argpartition", other)
+    again = world.draw(200, np.random.default_rng(7))
+    assert (first.candidates == again.candidates).all()
+    assert (first.scores == again.scores).all()
+
+
 def test_kinds_are_consistent_with_each_other(world: World) -> None:
     rng = np.random.default_rng(2)
     requests = world.draw(500, rng)

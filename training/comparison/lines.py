@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
 import msgspec
@@ -33,6 +33,7 @@ class Line(Strict, kw_only=True, frozen=True):
         saw_pairs: of how many seeds the chosen epoch had seen preference pairs; None of what has
             none.
         codes: states of the code that its rows, and those of its control, are of.
+        stale: whether these, or the slates, are not those of now.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Line(Strict, kw_only=True, frozen=True):
     alarms: tuple[str, ...] = ()
     control_alarms: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
+    stale: bool = False
 
 
 def latest(rows: Sequence[Row], control: str = "none") -> list[Row]:
@@ -78,21 +80,27 @@ def latest(rows: Sequence[Row], control: str = "none") -> list[Row]:
 
 def lines_of(
     store: Store, rows: Sequence[Row], case: str, primary: str, methods: Sequence[str],
-    reference: str,
+    reference: str, now: Mapping[str, tuple[str, str]] | None = None,
 ) -> list[Line]:  # fmt: skip
-    """A line for each method that has results, in the order asked for."""
-    finals = {
-        name: latest([row for row in rows if row.case == case and row.method == name])
-        for name in methods
-    }
+    """A line for each method that has results, in the order asked for.
+
+    All are of the same slates, those of the newest row of the case: lists of others do not pair.
+
+    Args:
+        now: for each method the identity of the case's slates and the state of the code that its
+            results are of now. None asks nothing.
+    """
+    rows = [row for row in rows if row.case == case]
+    rows = [row for row in rows if row.data == rows[-1].data]
+    finals = {name: latest([row for row in rows if row.method == name]) for name in methods}
     drawn = {
         name: draw(store, own, primary)
         for name, own in finals.items()
         if own and primary in own[0].metrics
     }
     return [
-        _line(store, [row for row in rows if row.case == case and row.method == name],
-              finals[name], primary, drawn, reference)
+        _line(store, [row for row in rows if row.method == name],
+              finals[name], primary, drawn, reference, now[name] if now else None)
         for name in methods
         if name in drawn
     ]  # fmt: skip
@@ -100,7 +108,7 @@ def lines_of(
 
 def _line(
     store: Store, rows: Sequence[Row], finals: Sequence[Row], primary: str,
-    drawn: dict[str, Drawn], reference: str,
+    drawn: dict[str, Drawn], reference: str, now: tuple[str, str] | None,
 ) -> Line:  # fmt: skip
     first = finals[0]
     name, own = first.method, drawn[first.method]
@@ -136,6 +144,7 @@ def _line(
         alarms=_alarms(finals),
         control_alarms=_alarms(controls),
         codes=tuple(sorted({row.code for row in [*finals, *controls]})),
+        stale=now is not None and {(row.data, row.code) for row in [*finals, *controls]} != {now},
     )
 
 

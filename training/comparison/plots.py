@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.comparison.cases import Case
 from training.comparison.lines import Line
-from training.comparison.tables import is_stale
 from training.evaluation.bootstrap import Interval
 
 if TYPE_CHECKING:
@@ -24,13 +23,13 @@ def plot_case(
     reference: str,
     file: Path,
     bounds: Collection[str] = (),
-    codes: Mapping[str, str] | None = None,
 ) -> None:
     """Write a PNG: 95 % intervals over the given order, with controls, and minus the reference.
 
+    Hollow marks are of an earlier state of the code or of the slates.
+
     Args:
         bounds: methods that learn nothing, in grey; they do not set the scale of the right side.
-        codes: as of tables.markdown; hollow marks are of an earlier state of the code.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -45,13 +44,12 @@ def plot_case(
     for place, line in enumerate(shown):
         own = line.method == reference
         colour = _REFERENCE if own else _BOUND if line.method in bounds else _PEER
-        hollow = is_stale(line, codes)
         _mark(left, line.control, place - 0.22, _CONTROL, "x")
-        _mark(left, line.over_given, place, colour, "o", hollow)
+        _mark(left, line.over_given, place, colour, "o", line.stale)
         if own:
             right.plot([0], [place], "D", color=colour)
         elif line.method not in bounds:
-            _mark(right, line.over_reference, place, colour, "o", hollow)
+            _mark(right, line.over_reference, place, colour, "o", line.stale)
     for axes in (left, right):
         axes.axvline(0, color="black", linewidth=0.8)
         axes.grid(axis="x", alpha=0.3)

@@ -40,14 +40,15 @@ def report(results: Path, out: Path) -> list[Path]:
     for name, case in CASES.items():
         if not any(row.case == name for row in rows):
             continue
-        lines = lines_of(store, rows, name, case.primary, list(systems()), GREF)
+        now = {method: (case.identity(), code) for method, code in codes.items()}
+        lines = lines_of(store, rows, name, case.primary, list(systems()), GREF, now)
         if not lines:
             continue
         table += [(name, case.primary, line) for line in lines]
         judged.append((name, lines))
         plot = out / "plots" / f"{name}.png"
-        plot_case(case, lines, GREF, plot, bounds, codes)
-        text.append(markdown(case, lines, GREF, codes) + f"\n![{name}](plots/{name}.png)\n\n")
+        plot_case(case, lines, GREF, plot, bounds)
+        text.append(markdown(case, lines, GREF) + f"\n![{name}](plots/{name}.png)\n\n")
         files.append(plot)
     asked = verdicts(judged, GREF, peers) if judged else "No results are stored yet.\n"
     text = [HEAD, asked, "\n", *text]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from training.comparison.cases import Case
 from training.comparison.lines import BESIDE, Line
@@ -12,15 +12,8 @@ from training.comparison.markdown import number, p_value, signed, spread, table
 from training.evaluation.bootstrap import Interval
 
 
-def markdown(
-    case: Case, lines: Sequence[Line], reference: str, codes: Mapping[str, str] | None = None
-) -> str:
-    """The case's table, with a heading and what must be said of it.
-
-    Args:
-        codes: the state of the code that each method's results are of now; rows of another one
-            are said to be. None asks nothing.
-    """
+def markdown(case: Case, lines: Sequence[Line], reference: str) -> str:
+    """The case's table, with a heading and what must be said of it."""
     beside = [name for name in BESIDE if any(name in line.beside for line in lines)]
     head = [
         "method", f"{case.primary} (95 %)", f"minus {reference}", "p", "minus given order",
@@ -29,7 +22,7 @@ def markdown(
     ]  # fmt: skip
     rows = [
         [
-            _name(line, reference, codes),
+            _name(line, reference),
             spread(line.value),
             _difference(line, line.over_reference),
             p_value(line.p),
@@ -50,33 +43,24 @@ def markdown(
     text = [f"## {case.name}", "", f"{case.title}.", "", *table(head, rows)]
     for mark, said, of in (
         ("(1)", "An alarm ended at least one training", "alarms"),
-        (
-            "(3)",
-            "An alarm ended the control, which stayed at the epoch before it",
-            "control_alarms",
-        ),
+        ("(3)", "An alarm ended the control", "control_alarms"),
     ):
         stopped = [f"{one.method}: {getattr(one, of)[0]}" for one in lines if getattr(one, of)]
         if stopped:
             text += ["", f"{mark} {said}. " + "; ".join(stopped) + "."]
-    if any(is_stale(line, codes) for line in lines):
-        text += ["", "(2) Of an earlier state of the code; comparison.csv says which."]
+    if any(line.stale for line in lines):
+        text += ["", "(2) Of an earlier state of the code or of the slates (comparison.csv)."]
     return "\n".join(text) + "\n"
 
 
-def _name(line: Line, reference: str, codes: Mapping[str, str] | None) -> str:
+def _name(line: Line, reference: str) -> str:
     name = f"**{line.method}**" if line.method == reference else line.method
-    return name + " (1)" * bool(line.alarms) + " (2)" * is_stale(line, codes)
+    return name + " (1)" * bool(line.alarms) + " (2)" * line.stale
 
 
 def _difference(line: Line, one: Interval | None) -> str:
     """Bold where the interval excludes 0 and is one over trainings, too."""
     return signed(one, bold=one is not None and one.excludes_zero and not line.one_seed)
-
-
-def is_stale(line: Line, codes: Mapping[str, str] | None) -> bool:
-    """Whether any of its rows is of another state of the code than the one of now."""
-    return codes is not None and set(line.codes) != {codes[line.method]}
 
 
 def as_csv(lines: Sequence[tuple[str, str, Line]]) -> str:
