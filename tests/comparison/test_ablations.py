@@ -15,6 +15,7 @@ from training.ablations.ablation import Ablation, Arm, thinned
 from training.ablations.entries import ABLATIONS
 from training.ablations.report import write_pages
 from training.comparison.cases import CASES, Case
+from training.comparison.code_state import code_state
 from training.comparison.gref import Gref
 from training.comparison.jobs import plain
 from training.comparison.lines import latest
@@ -86,7 +87,7 @@ def test_a_page_answers_from_its_figures(tmp_path: Path) -> None:
     text = file.read_text()
     assert "the highest true click is that of 'with' (2.4150, 2 seeds)" in text
     assert "Worse than 'with' by more than the interval: 'without'." in text
-    assert "| without | 2.1150 (" in text
+    assert "| without (2) | 2.1150 (" in text, "stored under no code of today's"
     assert "-0.3000 (-0.3304 to -0.2696)" in text  # Welch's t of two seeds each
 
 
@@ -122,6 +123,21 @@ def test_an_arm_that_stayed_where_it_began_is_not_called_worse(tmp_path: Path) -
     assert "orse than" not in text
 
 
+def test_rows_of_todays_code_and_slates_have_no_mark(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    for arm, worth in zip(ABLATIONS["cross-attention"].arms, (0.4, 0.1)):
+        metrics = {"true click": Measured(value=worth, low=0, high=1, over_given=(worth, 0, 1))}
+        case = CASES["fatigue"]
+        one = msgspec.structs.replace(
+            stored_arm(arm, case, 1, metrics),
+            data=case.identity(),
+            code=code_state(arm.system(case).code),
+        )
+        store.add(one, lists(worth), case_lists())
+    file, *_ = write_pages(store.folder, tmp_path)
+    assert "(2)" not in file.read_text()
+
+
 def stored_arm(arm: Arm, case: Case, seed: int, metrics: dict[str, Measured]) -> Row:
     system = arm.system(case)
     return msgspec.structs.replace(
@@ -144,7 +160,7 @@ def test_a_page_has_the_untuned_arm_whatever_was_tuned_beside_it(tmp_path: Path)
         if one.method == "gref":
             store.add(tuned, lists(0.9), case_lists())
     file, *_ = write_pages(store.folder, tmp_path)
-    assert "| with | 2.4000 (" in file.read_text()
+    assert "| with (2) | 2.4000 (" in file.read_text()
     assert "1 seed: intervals are those of other users" in file.read_text()
     rows = [one for one in store.rows().values() if one.method == "gref"]
     assert [one.trials for one in latest(rows)] == [4], "the comparison's table has the tuned one"

@@ -101,7 +101,7 @@ def taught() -> Weights:
 
 
 def test_few_slates_of_the_same_tastes_go_on_from_the_earlier_ones(taught: Weights) -> None:
-    few, held_out = made(40, 3), made(300, 4)
+    few, held_out = made(6, 3), made(300, 4)
     anew, gone_on = (fit_two(few, held_out, TINY, 0, CPU, start) for start in (None, taught))
     for name in ("labeller", "judge"):
         assert getattr(gone_on, name).report.loss < getattr(anew, name).report.loss

@@ -14,13 +14,14 @@ from training.evaluation.bootstrap import Interval
 @dataclass(frozen=True)
 class Found:
     """What an arm gave on a case; ``over`` is paired with the reference's, over one and the same
-    test lists, or None."""
+    test lists, or None. ``stale``: of an earlier state of the code or of the slates."""
 
     arm: Arm
     rows: list[Row]
     drawn: Drawn
     over: Interval | None
     exposed: Row | None
+    stale: bool = False
 
     @property
     def stayed(self) -> bool:

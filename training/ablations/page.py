@@ -80,7 +80,7 @@ def page(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
             "seeds", "epoch", "ms a request", "train CPU s", "alarm"]  # fmt: skip
     rows = [
         [
-            one.arm.label,
+            one.arm.label + " (2)" * one.stale,
             spread(one.drawn.interval()),
             signed(one.over),
             average(over_given(one.rows, metric), "+.4f"),
@@ -95,6 +95,8 @@ def page(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
         for one in found
     ]
     text = [f"## {words(case)}", "", answer(ablation, case, found), "", *table(head, rows)]
+    if any(one.stale for one in found):
+        text += ["", "(2) Of an earlier state of the code or of the slates."]
     alarms = [(one.arm.label, row.alarm) for one in found for row in one.rows[:1] if row.alarm]
     text += [line for label, alarm in alarms for line in ("", f"Alarm of '{label}': {alarm}.")]
     return "\n".join(text) + "\n"

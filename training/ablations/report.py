@@ -15,6 +15,7 @@ from training.ablations.found import Found
 from training.ablations.page import page
 from training.ablations.plots import plot
 from training.comparison.cases import CASES, Case
+from training.comparison.code_state import code_state
 from training.comparison.jobs import plain
 from training.comparison.lines import latest
 from training.comparison.pairing import Drawn, draw
@@ -95,9 +96,11 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
         other = reference if arm.label != ablation.reference else None
         if other and _paired(store, own[0], other[0][0]):
             over = draws.minus(other[1], alike=True)[0]
-        name = arm.case(base).name
-        shown = latest([row for row in rows if row.case == name and row.method == "exposed"])
-        found.append(Found(arm, own, draws, over, shown[0] if shown else None))
+        case = arm.case(base)
+        shown = latest([row for row in rows if row.case == case.name and row.method == "exposed"])
+        now = {(case.identity(), code_state(arm.system(case).code))}
+        stale = {(row.data, row.code) for row in own} != now
+        found.append(Found(arm, own, draws, over, shown[0] if shown else None, stale))
     return found
 
 
