@@ -39,11 +39,9 @@ def plot_differences(ablation: Ablation, case: Case, found: Sequence[Found], fil
             axes.plot([one.over.estimate], [place], "o", color="tab:blue", markersize=4)
         elif one.arm.label == ablation.reference:
             axes.plot([0.0], [place], "D", color="tab:red", markersize=5)
-    _finish(axes, found)
+    _finish(axes, found, case)
     metric = ablation.metric or case.primary
-    axes.set_xlabel(
-        f"{metric} minus '{ablation.reference}' (red), 95 %, {words(case).replace('`', '')}"
-    )
+    axes.set_xlabel(f"{metric} minus '{ablation.reference}' (red), 95 %")
     figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
@@ -61,8 +59,8 @@ def plot_gains(ablation: Ablation, case: Case, found: Sequence[Found], file: Pat
             y = place + 0.15 * (number - (len(known) - 1) / 2)
             axes.plot([low, high], [y, y], color="tab:blue", linewidth=1)
             axes.plot([value], [y], "o", color="tab:blue", markersize=4)
-    _finish(axes, found)
-    axes.set_xlabel(f"{metric} minus the given order's, {words(case).replace('`', '')}")
+    _finish(axes, found, case)
+    axes.set_xlabel(f"{metric} minus the given order's, 95 %")
     figure.savefig(file, dpi=100, metadata={"Software": None})
 
 
@@ -88,7 +86,8 @@ def plot_curve(ablation: Ablation, case: Case, found: Sequence[Found], file: Pat
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
 
-def _finish(axes: Axes, found: Sequence[Found]) -> None:
+def _finish(axes: Axes, found: Sequence[Found], case: Case) -> None:
+    axes.set_title(words(case).replace("`", ""), fontsize=10)
     axes.axvline(0.0, color="gray", linewidth=1)
     axes.set_yticks(range(len(found)), [one.arm.label for one in found])
     axes.set_ylim(len(found) - 0.5, -0.5)
