@@ -175,6 +175,11 @@ def test_a_verdict_is_of_all_peers_at_once() -> None:
     )
 
 
+def test_without_a_p_nothing_is_shown() -> None:
+    text = verdict_of(line("prm", 1.8, (-0.3, -0.1), p=None))
+    assert "no difference shown to prm" in text
+
+
 def test_one_training_decides_nothing(tmp_path: Path) -> None:
     assert "one training: nothing is known of others" in verdict_of(
         line("prm", 1.8, (-0.3, -0.1)), seeds=1

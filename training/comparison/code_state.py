@@ -15,13 +15,13 @@ from contracts.reading import stable_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Where slates begin, by the source of a case; and what of that makes them.
+#: Where slates begin, by the source of a case.
 SOURCES = {
     "simulator": ("training.sources.simulator", "training.sources.writing"),
     "kuairand": ("training.sources.kuairand", "training.sources.writing"),
 }
-MAKES_SLATES = ("training/sources",)
-THINNED = ("training/comparison/thinning.py", "training/comparison/utilities.py")
+#: What may change the slates of any source.
+ANY_SLATES = ("training/comparison/thinning.py", "training/comparison/utilities.py")
 #: What every result depends on beside its slates.
 ALWAYS = (
     "training/data",
@@ -54,8 +54,8 @@ WHERE_USED = (
 def slates_state(source: str, root: Path = ROOT) -> str:
     """Eight hex digits for the code that a source's slates are made by."""
     used = imported(SOURCES[source], root)
-    own = [file for part in MAKES_SLATES for file in _files(root, part) if file in used]
-    return _state(root, [*own, *(root / name for name in THINNED)])[:8]
+    own = [file for file in _files(root, "training/sources") if file in used]
+    return _state(root, [*own, *(root / name for name in ANY_SLATES)])[:8]
 
 
 @cache

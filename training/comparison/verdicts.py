@@ -31,7 +31,9 @@ def verdicts(
         if own is None:
             continue
         rivals = [line for line in lines if line.method in peers and line.over_reference]
-        p = dict(zip((line.method for line in rivals), holm([line.p or 0.0 for line in rivals])))
+        # Where no p is known nothing is shown.
+        known = [1.0 if line.p is None else line.p for line in rivals]
+        p = dict(zip((line.method for line in rivals), holm(known)))
         best = max(rivals, key=lambda line: line.value.estimate, default=None)
         rows.append([
             name,
