@@ -19,7 +19,7 @@ from training.command import console, exit_codes
 from training.data.arrays import load_slates
 from training.decoding.run import Mode, decode_slates
 from training.distributed import processes
-from training.evaluation.comparison import Comparison, compare
+from training.evaluation.against_baseline import Comparison, compare
 from training.evaluation.metrics import given_order
 from training.evaluation.report import comparison_table, write_comparison
 from training.evaluation.truth import true_feedback, world_of, world_rows

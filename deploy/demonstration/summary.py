@@ -16,7 +16,7 @@ from deploy.demonstration.live import Live
 from deploy.demonstration.requests import Served
 from deploy.demonstration.truth import mean_and_half
 from training.evaluate import GIVEN
-from training.evaluation.comparison import Comparison
+from training.evaluation.against_baseline import Comparison
 
 
 @dataclass(frozen=True)

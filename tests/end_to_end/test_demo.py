@@ -15,7 +15,7 @@ from contracts.reading import read_json
 from contracts.routing import Routing
 from deploy.rolling.history import read_stages
 from streaming.traffic.tally import TrafficSummary
-from training.evaluation.comparison import Comparison
+from training.evaluation.against_baseline import Comparison
 from training.release.store import ReleaseStore
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from contracts.reading import read_json
 from tests.training.runs import done, run, settings
 from training import evaluate, post_train, prepare, pretrain
 from training.checkpoint import load_checkpoint, weights_sha256
-from training.evaluation.comparison import Comparison
+from training.evaluation.against_baseline import Comparison
 
 LISTS = "6000"
 SMALLER = settings("post_train.optim.epochs=3", "pretrain.optim.batch_size=64")

@@ -18,8 +18,8 @@ from training.comparison.judging import Orders, lists_of
 from training.comparison.store import Arrays, Measured
 from training.comparison.system import Slates
 from training.data.arrays import SlateArrays
+from training.evaluation.against_baseline import Result, compare
 from training.evaluation.alignment import align
-from training.evaluation.comparison import Result, compare
 from training.evaluation.metrics import evaluate_orders, given_order
 from training.evaluation.truth import true_feedback, world_of, world_rows
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.table import Table
 
 from contracts.reading import write_json
+from training.evaluation.against_baseline import Comparison
 from training.evaluation.bootstrap import Interval
-from training.evaluation.comparison import Comparison
 
 
 def comparison_table(comparison: Comparison, title: str = "Evaluation") -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from contracts.releases import Gate
-from training.evaluation.comparison import Comparison, Result
+from training.evaluation.against_baseline import Comparison, Result
 from training.evaluation.off_policy.estimate import OffPolicyEstimate
 from training.refreshing.findings import Evaluation, Training
 from training.refreshing.judging import CANDIDATE, CHAMPION, DIFFERENCE, VALUE

@@ -14,7 +14,7 @@ import torch
 from contracts.reading import Strict
 from training.data.arrays import SlateArrays
 from training.decoding.run import Mode, decode_slates
-from training.evaluation.comparison import Comparison, compare
+from training.evaluation.against_baseline import Comparison, compare
 from training.evaluation.metrics import evaluate_orders
 from training.model.gen_reranker import GenReranker
 from training.pairs.evaluator import Evaluator

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from contracts.reading import read_json
 from tests.evaluation.batches import shuffled
-from training.evaluation.comparison import Comparison, compare
+from training.evaluation.against_baseline import Comparison, compare
 from training.evaluation.metrics import evaluate_orders, given_order
 from training.evaluation.report import comparison_table, write_comparison
 
