@@ -9,13 +9,12 @@ from typing import Annotated, Optional
 
 import torch
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from training.ablations.ablation import Ablation, thinned
 from training.ablations.entries import ABLATIONS
 from training.ablations.report import write_pages
-from training.command import console, exit_codes, print_files
+from training.command import console, exit_codes, print_files, print_line
 from training.comparison.bound_systems import ExposedSystem
 from training.comparison.cases import CASES, Case
 from training.comparison.jobs import Plan
@@ -115,15 +114,7 @@ def main(
             control_seeds=control_seed or [],
             pairs=list({(one.name, two.name): (one, two) for one, two in pairs}.values()),
         )
-        runner = Runner(
-            plan,
-            Store(results),
-            work,
-            kuairand,
-            minutes,
-            keep_stale,
-            lambda line: console.print(escape(line), highlight=False, soft_wrap=True),
-        )
+        runner = Runner(plan, Store(results), work, kuairand, minutes, keep_stale, print_line)
         runner.run_or_refuse(lambda: print_files(write_pages(results, out or results.parent)))
 
 

@@ -46,10 +46,15 @@ def exit_codes() -> Iterator[None]:
         raise typer.Exit(BAD_INPUT) from error
 
 
+def print_line(text: str) -> None:
+    """A line as it is: not wrapped, and brackets in it are no markup."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def print_files(files: Iterable[Path]) -> None:
     """A line for each file that was written."""
     for file in files:
-        console.print(str(file), highlight=False, soft_wrap=True)
+        print_line(str(file))
 
 
 def _complain(message: str, style: str) -> None:

@@ -11,10 +11,9 @@ from typing import Annotated, Optional, TypeVar
 
 import torch
 import typer
-from rich.markup import escape
 
 from training.ablations.report import write_pages
-from training.command import console, exit_codes, print_files
+from training.command import exit_codes, print_files, print_line
 from training.comparison.cases import CASES, TABLES
 from training.comparison.jobs import Plan
 from training.comparison.reporting import report as write_report
@@ -108,15 +107,7 @@ def main(
             trials=trials,
             control_seeds=(control_seed or [1]) if controls else [],
         )
-        runner = Runner(
-            plan,
-            Store(results),
-            work,
-            kuairand,
-            minutes,
-            keep_stale,
-            lambda line: console.print(escape(line), highlight=False, soft_wrap=True),
-        )
+        runner = Runner(plan, Store(results), work, kuairand, minutes, keep_stale, print_line)
         runner.run_or_refuse(lambda: print_files(write_report(results, here)))
 
 
