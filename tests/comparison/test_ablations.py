@@ -205,3 +205,47 @@ def test_unknown_names_are_refused_with_what_there_is() -> None:
         assert said in result.output
     listed = CliRunner().invoke(ablate.app, ["--list"], env={"COLUMNS": "300"})
     assert all(name in listed.output for name in ABLATIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "opposite"),
+    [
+        ("heads", "H 1, 30 candidates", "H 10, 30 candidates"),
+        ("heads", "H 10, 30 candidates", None),
+        ("heads", "H 1, 200 candidates", "H 10, 200 candidates"),
+        ("heads", "H 10, 200 candidates", None),
+        ("exposure", "pre, random", "both, random"),
+        ("exposure", "both, random", None),
+        ("data", "10% of the train lists", "100% of the train lists"),
+        ("feedback", "watch time", "click"),
+    ],
+)
+def test_an_arm_is_compared_within_its_world(name: str, label: str, opposite: str | None) -> None:
+    ablation = ABLATIONS[name]
+    found = ablation.opposite(next(arm for arm in ablation.arms if arm.label == label))
+    assert (found and found.label) == opposite
+
+
+def test_a_page_of_several_worlds_answers_for_each(tmp_path: Path) -> None:
+    """The reference's seeds are of its own world: of another, one training calls nothing."""
+    store = Store(tmp_path / "results")
+    asked = {arm.label: arm for arm in ABLATIONS["heads"].arms}
+    for label, worth, seeds in (
+        ("H 1, 30 candidates", 0.1, (1,)),
+        ("H 10, 30 candidates", 0.4, (1, 2, 3)),
+        ("H 1, 50 candidates", 0.1, (1,)),
+        ("H 10, 50 candidates", 0.4, (1,)),
+    ):
+        metrics = {"true click": Measured(value=worth, low=0, high=1, over_given=(worth, 0, 1))}
+        for seed in seeds:
+            case = asked[label].case(CASES["fatigue"])
+            one = stored_arm(asked[label], case, seed, metrics)
+            store.add(one, lists(worth + 0.001 * seed), case_lists())
+    file, *_ = write_pages(store.folder, tmp_path)
+    text = file.read_text()
+    assert "'H 10, 30 candidates' (2.4020), 'H 10, 50 candidates' (2.4010), each in its" in text
+    assert (
+        "orse than 'H 10, 30 candidates' of its world by more than the interval: 'H 1, 30" in text
+    )
+    assert "rained once, so no difference to 'H 10, 30 candidates' of its world is called" in text
+    assert text.count("'H 1, 50 candidates'") == 1

@@ -96,8 +96,7 @@ class Ablation(Strict, kw_only=True, frozen=True):
         metric: that decides; the case's primary one if "".
         scalars: what the arms' last epoch logged, shown beside.
         curve: plot the metric against latency, a line for each value of this world setting.
-        reference: label of the arm that the others are paired with, where the test lists are the
-            same.
+        reference: label of the arm that the others are paired with (``opposite``).
     """
 
     name: str
@@ -115,6 +114,17 @@ class Ablation(Strict, kw_only=True, frozen=True):
             raise ValueError(
                 f"{self.name}: labels must differ, and the reference ({self.reference}) be one"
             )
+
+    def opposite(self, arm: Arm) -> Arm | None:
+        """The arm that one is compared with: the reference, or in another world, whose requests
+        are others, the arm there that is the reference in all else. None for these themselves."""
+        reference = next(one for one in self.arms if one.label == self.reference)
+        if arm.world == reference.world:
+            return None if arm is reference else reference
+        there = msgspec.structs.replace(reference, label=arm.label, world=arm.world)
+        alike = (msgspec.structs.replace(one, label=arm.label) for one in self.arms)
+        found = next((one for one, same in zip(self.arms, alike) if same == there), None)
+        return None if found is arm else found
 
     def fits(self, case: Case) -> bool:
         """Whether a case can have all arms: real logs, say, have no world to change."""

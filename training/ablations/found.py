@@ -13,8 +13,13 @@ from training.evaluation.bootstrap import Interval
 
 @dataclass(frozen=True)
 class Found:
-    """What an arm gave on a case; ``over`` is paired with the reference's, over one and the same
-    test lists, or None. ``stale``: of an earlier state of the code or of the slates."""
+    """What an arm gave on a case.
+
+    Attributes:
+        over: minus what ``Ablation.opposite`` gave, paired over the same test lists, or None.
+        stale: of an earlier state of the code or of the slates.
+        opposite_seeds: how often that was trained.
+    """
 
     arm: Arm
     rows: list[Row]
@@ -22,6 +27,12 @@ class Found:
     over: Interval | None
     exposed: Row | None
     stale: bool = False
+    opposite_seeds: int = 0
+
+    @property
+    def once(self) -> bool:
+        """Whether both sides of the comparison were trained once: nobody knows how they vary."""
+        return max(len(self.rows), self.opposite_seeds) == 1
 
     @property
     def stayed(self) -> bool:

@@ -13,33 +13,50 @@ from training.comparison.markdown import average, signed, spread, table
 def answer(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
     """Two sentences that follow from the figures and say no more than they do."""
     metric = ablation.metric or case.primary
-    best = max(found, key=lambda one: one.drawn.estimate)
-    first = (
-        f"On {words(case)} the highest {metric} is that of '{best.arm.label}' "
-        f"({best.drawn.estimate:.4f}, {_seeds(found)})."
-    )
+    first = f"On {words(case)} the highest {metric} is that of {_highest(found)}."
     compared = [one for one in found if one.over is not None]
     if not compared:
         return f"{first} No arm has the reference's test lists, so none is paired with it."
-    reference = next(one for one in found if one.arm.label == ablation.reference)
-    if all(len(one.rows) == 1 for one in (reference, *compared)):
-        return (
-            f"{first} Every arm was trained once, so no difference to '{ablation.reference}' is "
-            f"called one: they reach from {_range(compared)}."
-        )
+    versus = _versus(ablation, found)
+    once = [one for one in compared if one.once]
+    uncalled = f"trained once, so no difference to {versus} is called one"
+    if once == compared:
+        return f"{first} Every arm was {uncalled}: they reach from {_range(compared)}."
     stayed = [one for one in compared if one.stayed]
-    moved = [one for one in compared if not one.stayed]
+    moved = [one for one in compared if not one.stayed and not one.once]
     parts = [
         f"{what}: {', '.join(repr(one.arm.label) for one in arms)}"
         for what, arms in (
-            (f"better than '{ablation.reference}' by more than the interval", _beyond(moved, 1)),
-            (f"worse than '{ablation.reference}' by more than the interval", _beyond(moved, -1)),
+            (f"better than {versus} by more than the interval", _beyond(moved, 1)),
+            (f"worse than {versus} by more than the interval", _beyond(moved, -1)),
             ("an alarm or the judge left the policy as it began", stayed),
+            (uncalled, [one for one in once if not one.stayed]),
         )
         if arms
     ]
-    second = "; ".join(parts) or f"no arm differs from '{ablation.reference}' beyond the interval"
+    second = "; ".join(parts) or f"no arm differs from {versus} beyond the interval"
     return f"{first} {second[0].upper()}{second[1:]}."
+
+
+def _versus(ablation: Ablation, found: Sequence[Found]) -> str:
+    return f"'{ablation.reference}'" + " of its world" * (len(_worlds(found)) > 1)
+
+
+def _worlds(found: Sequence[Found]) -> list[list[Found]]:
+    """The arms of each world: lists of different worlds say nothing of one another."""
+    groups: dict[str, list[Found]] = {}
+    for one in found:
+        groups.setdefault(str(one.arm.world), []).append(one)
+    return list(groups.values())
+
+
+def _highest(found: Sequence[Found]) -> str:
+    """The arm of the highest value, or that of each world, and how often arms were trained."""
+    best = [max(arms, key=lambda one: one.drawn.estimate) for arms in _worlds(found)]
+    if len(best) == 1:
+        return f"'{best[0].arm.label}' ({best[0].drawn.estimate:.4f}, {_seeds(found)})"
+    named = ", ".join(f"'{one.arm.label}' ({one.drawn.estimate:.4f})" for one in best)
+    return f"{named}, each in its world ({_seeds(found)})"
 
 
 def _beyond(found: Sequence[Found], sign: int) -> list[Found]:
@@ -75,8 +92,9 @@ def page(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
     """The part of a page that is of one case."""
     metric = ablation.metric or case.primary
     exposed = any(one.exposed for one in found)
-    head = ["arm", f"{metric} (95 %)", f"minus {ablation.reference}", "minus given order, mean",
-            *(["exposure order minus given"] if exposed else []), *ablation.scalars,
+    head = ["arm", f"{metric} (95 %)", f"minus {_versus(ablation, found)}",
+            "minus given order, mean", *(["exposure order minus given"] if exposed else []),
+            *ablation.scalars,
             "seeds", "epoch", "ms a request", "train CPU s", "alarm"]  # fmt: skip
     rows = [
         [

@@ -37,7 +37,7 @@ def plot_differences(ablation: Ablation, case: Case, found: Sequence[Found], fil
         if one.over:
             axes.plot([one.over.low, one.over.high], [place, place], color="tab:blue", linewidth=1)
             axes.plot([one.over.estimate], [place], "o", color="tab:blue", markersize=4)
-        elif one.arm.label == ablation.reference:
+        elif ablation.opposite(one.arm) is None:
             axes.plot([0.0], [place], "D", color="tab:red", markersize=5)
     _finish(axes, found, case)
     metric = ablation.metric or case.primary

@@ -86,21 +86,21 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
         )
         if own and metric in own[0].metrics:
             drawn[arm.label] = own, draw(store, own, metric)
-    reference = drawn.get(ablation.reference)
     found = []
     for arm in ablation.arms:
         if arm.label not in drawn:
             continue
         own, draws = drawn[arm.label]
-        over = None
-        other = reference if arm.label != ablation.reference else None
+        opposite = ablation.opposite(arm)
+        over, other = None, drawn.get(opposite.label) if opposite else None
         if other and _paired(store, own[0], other[0][0]):
             over = draws.minus(other[1], alike=True)[0]
         case = arm.case(base)
         shown = latest([row for row in rows if row.case == case.name and row.method == "exposed"])
         now = {(case.identity(), code_state(arm.system(case).code))}
         stale = {(row.data, row.code) for row in own} != now
-        found.append(Found(arm, own, draws, over, shown[0] if shown else None, stale))
+        seeds = len(other[0]) if other else 0
+        found.append(Found(arm, own, draws, over, shown[0] if shown else None, stale, seeds))
     return found
 
 
