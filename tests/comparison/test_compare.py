@@ -32,7 +32,7 @@ def run(folder: Path, *more: str, methods: tuple[str, ...] = METHODS) -> Result:
 
 def kill_after_first_results(folder: Path) -> None:
     """Start the command as a process of its own, and kill it once there are two results."""
-    file = folder / "results" / "results.jsonl"
+    file = folder / "results" / "tiny.jsonl"
     command = [sys.executable, str(ROOT / "training" / "compare.py"), *arguments(folder)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT, env=os.environ
@@ -54,7 +54,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
     """A comparison that was killed and gone on with; what stood when it was killed."""
     folder = tmp_path_factory.mktemp("compared")
     kill_after_first_results(folder)
-    before = (folder / "results" / "results.jsonl").read_bytes()
+    before = (folder / "results" / "tiny.jsonl").read_bytes()
     result = run(folder)
     assert result.exit_code == 0, result.output
     return folder, before
@@ -62,7 +62,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 
 def test_a_killed_run_goes_on_where_it_was(compared: tuple[Path, bytes]) -> None:
     folder, before = compared
-    lines = (folder / "results" / "results.jsonl").read_bytes()
+    lines = (folder / "results" / "tiny.jsonl").read_bytes()
     assert lines.startswith(before[: before.rfind(b"\n") + 1])
     rows = Store(folder / "results").rows()
     assert len(rows) == lines.count(b"\n")  # nothing twice
@@ -93,10 +93,10 @@ def test_a_finished_run_trains_nothing_and_report_gives_the_same_files(
     compared: tuple[Path, bytes],
 ) -> None:
     folder, _ = compared
-    lines = (folder / "results" / "results.jsonl").read_bytes()
+    lines = (folder / "results" / "tiny.jsonl").read_bytes()
     table = (folder / "comparison.md").read_bytes()
     assert run(folder).exit_code == 0
-    assert (folder / "results" / "results.jsonl").read_bytes() == lines
+    assert (folder / "results" / "tiny.jsonl").read_bytes() == lines
     (folder / "comparison.md").unlink()
     assert run(folder, "--report").exit_code == 0
     assert (folder / "comparison.md").read_bytes() == table
@@ -119,7 +119,7 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     both = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]  # type: ignore[call-overload]
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    lines = (tmp_path / "results" / "results.jsonl").read_bytes()
+    lines = (tmp_path / "results" / "tiny.jsonl").read_bytes()
     # Four bounds; two trials of the peer and its final run: each done by one of the two.
     assert lines.count(b"\n") == len(Store(tmp_path / "results").rows()) == 7
 

@@ -12,6 +12,8 @@ from contracts.reading import ContractError
 from tests.comparison.stored import case_lists, fill, lists, row
 from training.comparison.store import Row, Store
 
+CASE = row("gref", 1).case
+
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
@@ -28,20 +30,30 @@ def test_a_torn_last_line_is_left_out_and_written_over(tmp_path: Path, cut: int)
     store = Store(tmp_path)
     first, second, third = row("gref", 1), row("gref", 2), row("prm", 1)
     store.add(first)
-    whole = store.file.stat().st_size
+    whole = store.file(CASE).stat().st_size
     store.add(second)
-    with store.file.open("rb+") as file:
-        file.truncate(min(whole + cut, store.file.stat().st_size - 1))
+    with store.file(CASE).open("rb+") as file:
+        file.truncate(min(whole + cut, store.file(CASE).stat().st_size - 1))
     assert list(Store(tmp_path).rows().values()) == [first]
     store.add(third)
     assert list(Store(tmp_path).rows().values()) == [first, third]
+
+
+def test_a_case_has_a_file_and_its_variants_stand_in_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cases = ("fatigue", "plain", "fatigue+share=0.2", "fatigue+share=0.2+candidates=50")
+    rows = [msgspec.structs.replace(row("gref", 1), case=case) for case in cases]
+    for one in rows:
+        store.add(one)
+    assert {file.name for file in tmp_path.glob("*.jsonl")} == {"fatigue.jsonl", "plain.jsonl"}
+    assert {one.case for one in Store(tmp_path).rows().values()} == set(cases)
 
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add(row("gref", 1))
     store.add(row("gref", 2))
-    store.file.write_bytes(store.file.read_bytes().replace(b'"seed":1', b'"seed":x', 1))
+    store.file(CASE).write_bytes(store.file(CASE).read_bytes().replace(b'"seed":1', b'"seed":x', 1))
     with pytest.raises(ContractError, match="line 1 is not a result"):
         store.rows()
 

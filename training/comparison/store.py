@@ -3,7 +3,7 @@
 ::
 
     results/
-      results.jsonl        Row, one a line; the last of a key counts
+      CASE.jsonl           Row, one a line; the last of a key counts; a case's variants with it
       lists/CASE-ID.npz    the case's test lists: users [S], label and shown [S, L]
       lists/KEY.npz        a row's metrics of each list [S], and ``place`` [S, L] of shown items
 
@@ -112,28 +112,29 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.file = folder / "results.jsonl"
+
+    def file(self, case: str) -> Path:
+        """Where the rows of a case and of its variants (``+share=...``) stand."""
+        return self.folder / f"{case.split('+')[0]}.jsonl"
 
     def rows(self) -> dict[str, Row]:
-        """Rows by key, in the order in which they were first written.
+        """Rows by key; a case's in the order in which they were first written.
 
         Raises:
             ContractError: a line other than a torn last one is damaged.
         """
-        if not self.file.exists():
-            return {}
-        text = self.file.read_bytes()
-        lines = text.split(b"\n")[:-1]  # what stands after the last newline was torn
         rows: dict[str, Row] = {}
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = msgspec.json.decode(line, type=Row)
-            except msgspec.DecodeError as error:
-                raise ContractError(
-                    f"{self.file}: line {number} is not a result: {error}; remove the line, and "
-                    "training/compare.py makes it again"
-                ) from error
-            rows[row.key] = row
+        for file in sorted(self.folder.glob("*.jsonl")):
+            lines = file.read_bytes().split(b"\n")[:-1]  # what stands after the last was torn
+            for number, line in enumerate(lines, start=1):
+                try:
+                    row = msgspec.json.decode(line, type=Row)
+                except msgspec.DecodeError as error:
+                    raise ContractError(
+                        f"{file}: line {number} is not a result: {error}; remove the line, and "
+                        "training/compare.py makes it again"
+                    ) from error
+                rows[row.key] = row
         return rows
 
     def add(self, row: Row, lists: Arrays | None = None, case: Arrays | None = None) -> None:
@@ -143,7 +144,7 @@ class Store:
             self._save(row.key, lists)
         if case is not None:
             self._keep_case(case_key(row), case)
-        with self.file.open("ab+") as file:
+        with self.file(row.case).open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             content = file.read()
