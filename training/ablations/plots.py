@@ -82,7 +82,7 @@ def plot_curve(ablation: Ablation, case: Case, found: Sequence[Found], file: Pat
             axes.annotate(one.arm.label.split(",")[0], (x, y), fontsize=8)
     axes.set_xlabel("CPU ms a request (eager, one thread)")
     axes.set_ylabel(f"{metric} minus the given order's")
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
 
