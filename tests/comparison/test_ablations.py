@@ -249,3 +249,14 @@ def test_a_page_of_several_worlds_answers_for_each(tmp_path: Path) -> None:
     )
     assert "rained once, so no difference to 'H 10, 30 candidates' of its world is called" in text
     assert text.count("'H 1, 50 candidates'") == 1
+
+
+def test_arms_of_other_slates_are_not_paired(tmp_path: Path) -> None:
+    """The same users, but of another state of what makes slates: nothing pairs in silence."""
+    store = Store(tmp_path / "results")
+    metrics = {"true click": Measured(value=0.4, low=0, high=1, over_given=(0.4, 0, 1))}
+    for arm, data in zip(ABLATIONS["cross-attention"].arms, ("a" * 8, "b" * 8)):
+        one = msgspec.structs.replace(stored_arm(arm, CASES["fatigue"], 1, metrics), data=data)
+        store.add(one, lists(0.4), case_lists())
+    file, *_ = write_pages(store.folder, tmp_path)
+    assert "No arm has the reference's test lists" in file.read_text()

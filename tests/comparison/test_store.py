@@ -116,3 +116,16 @@ def test_a_torn_file_of_lists_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:60])
     with pytest.raises(ContractError, match=file.name):
         store.lists(row("gref", 1))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"torn"])
+def test_lists_that_are_gone_or_damaged_are_named(tmp_path: Path, content: bytes | None) -> None:
+    store = Store(tmp_path)
+    one = row("gref", 1)
+    store.add(one, lists(0.3), case_lists())
+    file = tmp_path / "lists" / f"{one.key}.npz"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ContractError, match=r"cannot be read.*makes it again"):
+        store.lists(one)

@@ -105,5 +105,7 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
 
 
 def _paired(store: Store, one: Row, other: Row) -> bool:
-    """Whether the test lists are of the same users in the same order (not of older requests)."""
+    """Whether the test lists are the same: of one state of the slates, and of the same users."""
+    if one.case == other.case and one.data != other.data:
+        return False
     return np.array_equal(store.case_lists(one)["users"], store.case_lists(other)["users"])
