@@ -127,5 +127,5 @@ def test_lists_that_are_gone_or_damaged_are_named(tmp_path: Path, content: bytes
     file.unlink()
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ContractError, match=r"cannot be read.*makes it again"):
+    with pytest.raises(ContractError, match=r"cannot be read.*git checkout"):
         store.lists(one)

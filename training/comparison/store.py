@@ -196,8 +196,8 @@ class Store:
                 return {name: arrays[name] for name in arrays.files}
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise ContractError(
-                f"{path}: cannot be read: {error}; remove the line of this result, and "
-                "training/compare.py makes it again"
+                f"{path}: cannot be read: {error}; restore it (git checkout), or remove it and "
+                f"the lines of its case in {self.folder}: training/compare.py makes them again"
             ) from error
 
 
