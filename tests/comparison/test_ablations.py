@@ -16,9 +16,9 @@ from training.ablations.entries import ABLATIONS
 from training.ablations.report import write_pages
 from training.comparison.cases import CASES, Case
 from training.comparison.code_state import code_state
+from training.comparison.finals import latest
 from training.comparison.gref import Gref
 from training.comparison.jobs import plain
-from training.comparison.lines import latest
 from training.comparison.store import Measured, Row, Store
 
 #: Their reference is not the recipe: nothing is distilled in any arm.
@@ -86,7 +86,7 @@ def test_a_page_answers_from_its_figures(tmp_path: Path) -> None:
     file, *_ = write_pages(store.folder, tmp_path)
     text = file.read_text()
     assert "the highest true click is that of 'with' (2.4150, 2 seeds)" in text
-    assert "Worse than 'with' by more than the interval: 'without'." in text
+    assert "Worse than 'with' (p < 0.05, Holm): 'without'." in text
     assert "| without (2) | 2.1150 (" in text, "stored under no code of today's"
     assert "-0.3000 (-0.3304 to -0.2696)" in text  # Welch's t of two seeds each
 
@@ -103,7 +103,7 @@ def test_arms_trained_once_are_compared_by_the_references_seeds(tmp_path: Path) 
     for seed, worth in ((2, 0.41), (3, 0.42)):
         store.add(stored_arm(recipe, CASES["fatigue"], seed, metrics), lists(worth))
     write_pages(store.folder, tmp_path)
-    assert "Worse than 'with' by more than the interval: 'without'." in file.read_text()
+    assert "Worse than 'with' (p < 0.05, Holm): 'without'." in file.read_text()
     assert "1 to 3 seeds; an arm of one is taken to vary" in file.read_text()
 
 
@@ -244,9 +244,7 @@ def test_a_page_of_several_worlds_answers_for_each(tmp_path: Path) -> None:
     file, *_ = write_pages(store.folder, tmp_path)
     text = file.read_text()
     assert "'H 10, 30 candidates' (2.4020), 'H 10, 50 candidates' (2.4010), each in its" in text
-    assert (
-        "orse than 'H 10, 30 candidates' of its world by more than the interval: 'H 1, 30" in text
-    )
+    assert "orse than 'H 10, 30 candidates' of its world (p < 0.05, Holm): 'H 1, 30" in text
     assert "rained once, so no difference to 'H 10, 30 candidates' of its world is called" in text
     assert text.count("'H 1, 50 candidates'") == 1
 

@@ -12,32 +12,34 @@ import pytest
 from tests.comparison.stored import case_lists, fill, lists, row
 from training.comparison.cases import CASES, Case
 from training.comparison.code_state import code_state
+from training.comparison.finals import latest, tried
 from training.comparison.gref import saw_pairs
-from training.comparison.lines import Line, latest
+from training.comparison.lines import Line, corrected, lines_of
 from training.comparison.reporting import report
 from training.comparison.store import Store
 from training.comparison.systems import systems
+from training.comparison.tables import markdown
 from training.comparison.verdicts import verdicts
 from training.evaluation.bootstrap import Interval
 
 HEAD = (
-    "| method | true click (95 %) | minus gref | p | minus given order "
+    "| method | true click (95 %) | minus gref | p | p, Holm | minus given order "
     "| the same, shuffled feedback | seeds | trials | epoch | saw pairs | train CPU s | parameters "
     "| ms a request | x GReF |"
 )
-COST = "| 2 | 1 | 3.0 |  | 15.0 | 1,234 | 1.00 | 0.50 |"
+COST = "| 2 | 2 | 3.0 |  | 15.0 | 1,234 | 1.00 | 0.50 |"
 TABLE = f"""\
 ## tiny
 
 Simulated: a world of few items, to try the command.
 
 {HEAD}
-|{" --- |" * 14}
-| given (2) | 2.0000 (1.3936 to 2.6064) | -0.3500 (-0.9853 to +0.2853) | 0.090 |  |  {COST}
-| prm (2) | 2.1500 (1.5352 to 2.7648) | -0.2000 (-0.5042 to +0.1042) | 0.106 \
+|{" --- |" * 15}
+| given (2) | 2.0000 (1.3936 to 2.6064) | -0.3500 (-0.9853 to +0.2853) | 0.090 |  |  |  {COST}
+| prm (2) | 2.1500 (1.5352 to 2.7648) | -0.2000 (-0.5042 to +0.1042) | 0.106 | 0.106 \
 | +0.1500 (-0.4853 to +0.7853) |  {COST}
-| **gref** (2) | 2.3500 (1.7352 to 2.9648) |  |  | +0.3500 (-0.2853 to +0.9853) \
-| **-0.5000 (-0.5000 to -0.5000)** {COST}
+| **gref** (2) | 2.3500 (1.7352 to 2.9648) |  |  |  | +0.3500 (-0.2853 to +0.9853) \
+| -0.5000 (-0.5000 to -0.5000) {COST}
 
 (2) Of an earlier state of the code or of the slates (comparison.csv).
 
@@ -98,6 +100,40 @@ def test_a_table_is_of_the_newest_slates_alone(tmp_path: Path) -> None:
     assert "| prm" not in text
 
 
+def test_results_of_now_go_before_later_ones_of_another_state(tmp_path: Path) -> None:
+    """Code that was changed and changed back: what was stored in between is not of now."""
+    store = fill(tmp_path / "results")
+    for method, code, data in (("prm", "beef", "d" * 16), ("gref", "c0de", "e" * 16)):
+        store.add(row(method, 1, code=code, data=data), lists(0.9), case_lists())
+    rows = list(store.rows().values())
+    now = dict.fromkeys(("given", "prm", "gref"), ("d" * 16, "c0de"))
+    found = lines_of(store, rows, "tiny", "true click", list(now), "gref", now)
+    assert [(one.method, one.seeds, one.stale) for one in found] == [
+        ("given", 2, False), ("prm", 2, False), ("gref", 2, False)
+    ]  # fmt: skip
+
+
+def tried_of(*held_out: float, trials: int = 3, shown: int = 0, stated: int = 1) -> int:
+    """Trials of prm with these scores; the final row has the settings of the one ``shown``."""
+    rates = [{"rate": float(number)} for number in range(max(3, len(held_out)))]
+    rows = [
+        row("prm", 0, role="trial", trial=number, trials=trials, settings=rates[number],
+            held_out=score, metrics={})
+        for number, score in enumerate(held_out)
+    ]  # fmt: skip
+    final = row("prm", 1, settings=rates[shown], trials=stated)
+    return tried([*rows, final], [final])
+
+
+def test_trials_are_those_among_which_the_settings_were_chosen() -> None:
+    assert tried_of(0.3, 0.2, 0.1) == 3, "tried later, all of them, and these are the best"
+    assert tried_of(0.3, 0.2) == 1, "one of three is not there yet"
+    assert tried_of(0.1, 0.2, 0.3) == 1, "others are better: these were chosen among one"
+    assert tried_of(0.1, 0.2, 0.3, shown=2, stated=3) == 3
+    assert tried_of() == 1
+    assert tried_of(stated=4) == 4
+
+
 def test_only_the_newest_settings_and_code_make_a_line() -> None:
     rows = [row("prm", 1), row("prm", 2), row("prm", 1, settings={"rate": 0.1})]
     assert latest(rows) == rows[2:]
@@ -137,7 +173,8 @@ def verdict_of(prm: Line, given: float = 0.1, seeds: int = 3, peers: Iterable[st
              saw_pairs=1),
         line("gref-pre", 1.7, (-0.4, -0.2)),
     ]  # fmt: skip
-    return verdicts([("fatigue", lines)], "gref", {"prm", "nar4rec", *peers})
+    rivals = {"prm", "nar4rec", *peers}
+    return verdicts([("fatigue", corrected(lines, rivals))], "gref", rivals)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +206,25 @@ def test_a_verdict_is_of_all_peers_at_once() -> None:
     own = line("gref", 2.0, None)
     together = {rival.method, *(one.method for one in found)}
     assert "| 0.240 | no difference shown to any peer |" in verdicts(
-        [("fatigue", [rival, *found, own])], "gref", together
+        [("fatigue", corrected([rival, *found, own], together))], "gref", together
     )
+
+
+def test_the_table_is_bold_where_the_verdict_calls_a_difference(tmp_path: Path) -> None:
+    lines = [line("prm", 2.1, (0.01, 0.2), p=0.03, lists=300, users=200),
+             line("dnn", 1.0, (-0.1, 0.1)), line("gref", 2.0, None)]  # fmt: skip
+    alone = markdown(CASES["tiny"], corrected(lines, {"prm"}), "gref")
+    assert "**+0.1050 (+0.0100 to +0.2000)** | 0.030 | 0.030" in alone
+    assert "300 test lists of 200 users." in alone
+    both = markdown(CASES["tiny"], corrected(lines, {"prm", "dnn"}), "gref")
+    assert "| +0.1050 (+0.0100 to +0.2000) | 0.030 | 0.060" in both
+
+
+def test_a_control_is_bold_only_of_several_trainings(tmp_path: Path) -> None:
+    store = fill(tmp_path / "results")
+    store.add(row("gref", 2, control="shuffled"), lists(-0.5), case_lists())
+    report(tmp_path / "results", tmp_path)
+    assert "**-0.5000 (-0.5000 to -0.5000)**" in (tmp_path / "comparison.md").read_text()
 
 
 def test_without_a_p_nothing_is_shown() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from contracts.multiplicity import holm
 from training.ablations.ablation import Arm
+from training.comparison.lines import LEVEL
 from training.comparison.pairing import Drawn
 from training.comparison.store import Row
 from training.evaluation.bootstrap import Interval
@@ -17,6 +19,8 @@ class Found:
 
     Attributes:
         over: minus what ``Ablation.opposite`` gave, paired over the same test lists, or None.
+        p: of that, two-sided, corrected for the number of the case's arms (Holm); of trainings
+            that nobody knows the spread of, 1.
         stale: of an earlier state of the code or of the slates.
         opposite_seeds: how often that was trained.
     """
@@ -28,6 +32,7 @@ class Found:
     exposed: Row | None
     stale: bool = False
     opposite_seeds: int = 0
+    p: float = 1.0
 
     @property
     def once(self) -> bool:
@@ -35,9 +40,21 @@ class Found:
         return max(len(self.rows), self.opposite_seeds) == 1
 
     @property
+    def differs(self) -> bool:
+        """Whether its difference is called one."""
+        return self.over is not None and self.p < LEVEL and not self.once and not self.stayed
+
+    @property
     def stayed(self) -> bool:
         """Whether every training ended as its last stage began: by an alarm, or by the judge."""
         return all(row.epoch == 0 for row in self.rows)
+
+
+def corrected(found: Sequence[Found]) -> list[Found]:
+    """The arms of a case, with p corrected for the number of those that are compared."""
+    compared = {one.arm.label: one.p for one in found if one.over and not one.once}
+    p = dict(zip(compared, holm(list(compared.values()))))
+    return [replace(one, p=p.get(one.arm.label, 1.0)) for one in found]
 
 
 def over_given(rows: Sequence[Row], metric: str) -> list[float]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from training.ablations.ablation import Ablation
 from training.ablations.found import Found, over_given
 from training.comparison.cases import Case
-from training.comparison.markdown import average, signed, spread, table
+from training.comparison.lines import LEVEL
+from training.comparison.markdown import average, p_value, signed, spread, table
 
 
 def answer(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
@@ -22,19 +23,19 @@ def answer(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
     uncalled = f"trained once, so no difference to {versus} is called one"
     if once == compared:
         return f"{first} Every arm was {uncalled}: they reach from {_range(compared)}."
-    stayed = [one for one in compared if one.stayed]
-    moved = [one for one in compared if not one.stayed and not one.once]
+    differing = [one for one in compared if one.differs]
     parts = [
         f"{what}: {', '.join(repr(one.arm.label) for one in arms)}"
         for what, arms in (
-            (f"better than {versus} by more than the interval", _beyond(moved, 1)),
-            (f"worse than {versus} by more than the interval", _beyond(moved, -1)),
-            ("an alarm or the judge left the policy as it began", stayed),
+            (f"better than {versus} (p < {LEVEL}, Holm)", _signed(differing, 1)),
+            (f"worse than {versus} (p < {LEVEL}, Holm)", _signed(differing, -1)),
+            ("an alarm or the judge left the policy as it began",
+             [one for one in compared if one.stayed]),
             (uncalled, [one for one in once if not one.stayed]),
         )
         if arms
-    ]
-    second = "; ".join(parts) or f"no arm differs from {versus} beyond the interval"
+    ]  # fmt: skip
+    second = "; ".join(parts) or f"no arm is shown to differ from {versus} (p >= {LEVEL}, Holm)"
     return f"{first} {second[0].upper()}{second[1:]}."
 
 
@@ -59,9 +60,9 @@ def _highest(found: Sequence[Found]) -> str:
     return f"{named}, each in its world ({_seeds(found)})"
 
 
-def _beyond(found: Sequence[Found], sign: int) -> list[Found]:
-    """Those whose difference to the reference has this sign in all of its interval."""
-    return [one for one in found if one.over and min(sign * one.over.low, sign * one.over.high) > 0]
+def _signed(found: Sequence[Found], sign: int) -> list[Found]:
+    """Those whose difference to the reference has this sign."""
+    return [one for one in found if one.over and sign * one.over.estimate > 0]
 
 
 def _range(found: Sequence[Found]) -> str:
@@ -92,21 +93,22 @@ def page(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
     """The part of a page that is of one case."""
     metric = ablation.metric or case.primary
     exposed = any(one.exposed for one in found)
-    head = ["arm", f"{metric} (95 %)", f"minus {_versus(ablation, found)}",
+    head = ["arm", f"{metric} (95 %)", f"minus {_versus(ablation, found)}", "p, Holm",
             "minus given order, mean", *(["exposure order minus given"] if exposed else []),
             *ablation.scalars,
-            "seeds", "epoch", "ms a request", "train CPU s", "alarm"]  # fmt: skip
+            "seeds", "epoch", "x GReF", "train CPU s", "alarm"]  # fmt: skip
     rows = [
         [
             one.arm.label + " (2)" * one.stale,
             spread(one.drawn.interval()),
-            signed(one.over),
+            signed(one.over, bold=one.differs),
+            p_value(one.p if one.over and not one.once else None),
             average(over_given(one.rows, metric), "+.4f"),
             *([_exposed(one, metric)] if exposed else []),
             *(average(row.scalars.get(name) for row in one.rows) for name in ablation.scalars),
             str(len(one.rows)),
             average((row.epoch for row in one.rows), ".1f"),
-            average(row.latency_ms for row in one.rows),
+            average((row.latency_ratio for row in one.rows), ".2f"),
             average(row.cpu_seconds for row in one.rows),
             f"{sum(bool(row.alarm) for row in one.rows)} of {len(one.rows)}",
         ]

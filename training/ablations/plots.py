@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,6 +14,7 @@ from training.ablations.ablation import Ablation
 from training.ablations.found import Found, over_given
 from training.ablations.page import words
 from training.comparison.cases import Case
+from training.comparison.store import Row
 
 
 def plot(ablation: Ablation, case: Case, found: Sequence[Found], file: Path) -> str:
@@ -65,7 +66,11 @@ def plot_gains(ablation: Ablation, case: Case, found: Sequence[Found], file: Pat
 
 
 def plot_curve(ablation: Ablation, case: Case, found: Sequence[Found], file: Path) -> None:
-    """Metric over the given order against latency, a line for each value of ``curve``."""
+    """Metric over the given order against latency, a line for each value of ``curve``.
+
+    Milliseconds vary with what else the machine did, ratios to a network timed by turns do not: an
+    arm's time is its ratio by the median time of that network in its world.
+    """
     metric = ablation.metric or case.primary
     groups: dict[object, list[Found]] = {}
     for one in found:
@@ -75,7 +80,8 @@ def plot_curve(ablation: Ablation, case: Case, found: Sequence[Found], file: Pat
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for value, arms in groups.items():
-        times = [mean(row.latency_ms or 0.0 for row in one.rows) for one in arms]
+        ms = _reference_ms([row for one in arms for row in one.rows])
+        times = [ms * mean(row.latency_ratio or 0.0 for row in one.rows) for one in arms]
         gains = [mean(over_given(one.rows, metric)) for one in arms]
         axes.plot(times, gains, "o-", label=f"{ablation.curve} {value}")
         for one, x, y in zip(arms, times, gains):
@@ -84,6 +90,13 @@ def plot_curve(ablation: Ablation, case: Case, found: Sequence[Found], file: Pat
     axes.set_ylabel(f"{metric} minus the given order's")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=110, metadata={"Software": None})
+
+
+def _reference_ms(rows: Sequence[Row]) -> float:
+    """Median milliseconds of the network that the rows' times are ratios to."""
+    known = [row.latency_ms / row.latency_ratio for row in rows
+             if row.latency_ms and row.latency_ratio]  # fmt: skip
+    return median(known) if known else 0.0
 
 
 def _finish(axes: Axes, found: Sequence[Found], case: Case) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 from contracts.reading import stable_hash
 from training.ablations.ablation import Ablation, thinned
 from training.ablations.entries import ABLATIONS
-from training.ablations.found import Found
+from training.ablations.found import Found, corrected
 from training.ablations.page import page
 from training.ablations.plots import plot
 from training.comparison.cases import CASES, Case
 from training.comparison.code_state import code_state
+from training.comparison.finals import latest
 from training.comparison.jobs import plain
-from training.comparison.lines import latest
 from training.comparison.pairing import Drawn, draw
 from training.comparison.store import Row, Store
 
@@ -82,7 +82,8 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
                 for row in rows
                 if (row.case, row.method) == (case.name, system.name)
                 and stable_hash(row.settings) == settings
-            ]
+            ],
+            now=(case.identity(), code_state(system.code)),
         )
         if own and metric in own[0].metrics:
             drawn[arm.label] = own, draw(store, own, metric)
@@ -92,16 +93,17 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
             continue
         own, draws = drawn[arm.label]
         opposite = ablation.opposite(arm)
-        over, other = None, drawn.get(opposite.label) if opposite else None
+        other = drawn.get(opposite.label) if opposite else None
+        over, p = None, 1.0
         if other and _paired(store, own[0], other[0][0]):
-            over = draws.minus(other[1], alike=True)[0]
+            over, p = draws.minus(other[1], alike=True)
         case = arm.case(base)
         shown = latest([row for row in rows if row.case == case.name and row.method == "exposed"])
         now = {(case.identity(), code_state(arm.system(case).code))}
         stale = {(row.data, row.code) for row in own} != now
         seeds = len(other[0]) if other else 0
-        found.append(Found(arm, own, draws, over, shown[0] if shown else None, stale, seeds))
-    return found
+        found.append(Found(arm, own, draws, over, shown[0] if shown else None, stale, seeds, p))
+    return corrected(found)
 
 
 def _paired(store: Store, one: Row, other: Row) -> bool:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import mean
 
 import msgspec
 
+from contracts.multiplicity import holm
 from contracts.reading import Strict
+from training.comparison.finals import latest, tried
 from training.comparison.gref import saw_pairs
 from training.comparison.pairing import Drawn, draw
 from training.comparison.store import Row, Store
 from training.evaluation.bootstrap import Interval
 
+#: Of a difference that is called one.
+LEVEL = 0.05
 #: Metrics beside the primary one, where they are known.
 BESIDE = ("true watch_time", "ndcg@10", "ndcg_shown@10", "auc", "gauc")
 
@@ -22,9 +26,12 @@ class Line(Strict, kw_only=True, frozen=True):
 
     Attributes:
         value: the primary metric, over users and seeds.
+        lists, users: of the test lists that it is of.
+        trials: among how many settings its own were chosen; 1 of the defaults.
         over_reference: its difference to the reference method, and p: two-sided, paired.
+        p_holm: p corrected for the number of rivals (Holm), of a rival.
         over_given: its difference to the given order.
-        control: that of the runs with shuffled feedback.
+        control: that of the runs with shuffled feedback, control_seeds of them.
         one_seed: whether it, or what it is compared with, was trained once: nothing is known of
             other trainings, and no difference is called one.
         beside: other metrics, by name.
@@ -40,10 +47,14 @@ class Line(Strict, kw_only=True, frozen=True):
     seeds: int
     trials: int
     value: Interval
+    lists: int = 0
+    users: int = 0
     over_reference: Interval | None = None
     p: float | None = None
+    p_holm: float | None = None
     over_given: Interval | None = None
     control: Interval | None = None
+    control_seeds: int = 0
     one_seed: bool = False
     beside: dict[str, float] = msgspec.field(default_factory=dict)
     cpu_seconds: float = 0.0
@@ -57,53 +68,55 @@ class Line(Strict, kw_only=True, frozen=True):
     codes: tuple[str, ...] = ()
     stale: bool = False
 
-
-def latest(rows: Sequence[Row], control: str = "none") -> list[Row]:
-    """Final rows of one method and the newest code, a row for each seed.
-
-    Of several settings those that the most were tried for: an ablation's recipe is untuned.
-    """
-    finals = [row for row in rows if row.role == "final" and row.control == control]
-    if not finals:
-        return []
-    newest = finals[-1]
-    alike = [row for row in finals if (row.data, row.code) == (newest.data, newest.code)]
-    most = max(row.trials for row in alike)
-    last = [row for row in alike if row.trials == most][-1]
-    same = {
-        row.seed: row
-        for row in finals
-        if (row.settings, row.data, row.code) == (last.settings, last.data, last.code)
-    }
-    return [same[seed] for seed in sorted(same)]
+    @property
+    def differs(self) -> bool:
+        """Whether its difference to the reference is called one: of a rival, after Holm."""
+        p = self.p if self.p_holm is None else self.p_holm
+        return p is not None and p < LEVEL and not self.one_seed
 
 
 def lines_of(
     store: Store, rows: Sequence[Row], case: str, primary: str, methods: Sequence[str],
     reference: str, now: Mapping[str, tuple[str, str]] | None = None,
+    rivals: Collection[str] = (),
 ) -> list[Line]:  # fmt: skip
     """A line for each method that has results, in the order asked for.
 
-    All are of the same slates, those of the newest row of the case: lists of others do not pair.
+    All are of the same slates, lists of others do not pair: of those of now, or where there are no
+    such, of those of the newest row of the case.
 
     Args:
         now: for each method the identity of the case's slates and the state of the code that its
             results are of now. None asks nothing.
+        rivals: methods whose p are corrected for their number.
     """
+    now = now or {}
     rows = [row for row in rows if row.case == case]
-    rows = [row for row in rows if row.data == rows[-1].data]
-    finals = {name: latest([row for row in rows if row.method == name]) for name in methods}
+    current = {data for data, _ in now.values()}
+    data = next((row.data for row in rows if row.data in current), rows[-1].data)
+    rows = [row for row in rows if row.data == data]
+    own_rows = {name: [row for row in rows if row.method == name] for name in methods}
+    finals = {name: latest(own_rows[name], now=now.get(name)) for name in methods}
     drawn = {
         name: draw(store, own, primary)
         for name, own in finals.items()
         if own and primary in own[0].metrics
     }
-    return [
-        _line(store, [row for row in rows if row.method == name],
-              finals[name], primary, drawn, reference, now[name] if now else None)
+    lines = [
+        _line(store, own_rows[name], finals[name], primary, drawn, reference, now.get(name))
         for name in methods
         if name in drawn
-    ]  # fmt: skip
+    ]
+    return corrected(lines, rivals)
+
+
+def corrected(lines: Sequence[Line], rivals: Collection[str]) -> list[Line]:
+    """The lines, with p of the rivals among them corrected for their number."""
+    # Where no p is known nothing is shown, and it was asked all the same.
+    known = {line.method: 1.0 if line.p is None else line.p for line in lines
+             if line.method in rivals and line.over_reference}  # fmt: skip
+    p_holm = dict(zip(known, holm(list(known.values()))))
+    return [msgspec.structs.replace(line, p_holm=p_holm.get(line.method)) for line in lines]
 
 
 def _line(
@@ -113,22 +126,25 @@ def _line(
     first = finals[0]
     name, own = first.method, drawn[first.method]
     # A control of other settings would say nothing of these.
-    controls = latest([row for row in rows if row.settings == first.settings], "shuffled")
+    alike = [row for row in rows if row.settings == first.settings]
+    controls = latest(alike, "shuffled", now)
     over, p = None, None
     if reference in drawn and name != reference:
         over, p = own.minus(drawn[reference])
     given = drawn.get("given")
-    alike = [row for row in rows if (row.data, row.code) == (first.data, first.code)]
     seen = [saw_pairs(row) for row in finals]
     return Line(
         method=name,
         seeds=len(finals),
-        trials=max(1, len({row.trial for row in alike if row.role == "trial"})),
+        lists=first.lists,
+        users=first.users,
+        trials=tried(rows, finals),
         value=own.interval(),
         over_reference=over,
         p=p,
         over_given=own.minus(given)[0] if given and name != "given" else None,
         control=draw(store, controls, primary).minus(given)[0] if given and controls else None,
+        control_seeds=len(controls),
         one_seed=len(finals) == 1 or (reference in drawn and len(drawn[reference].seeds) == 1),
         beside={
             metric: mean(row.metrics[metric].value for row in finals)

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -131,9 +132,21 @@ def latency(
 
 def machine() -> dict[str, str]:
     """What the times depend on."""
+    gpu = torch.cuda.is_available()
     return {
         "torch": str(torch.__version__),
         "python": platform.python_version(),
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": _cpu(),
         "cores": str(os.cpu_count()),
+        "device": torch.cuda.get_device_name() if gpu else "cpu",
     }
+
+
+def _cpu() -> str:
+    """The processor's model where the system tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()

@@ -69,7 +69,7 @@ def _student(
     variance = float(np.nanvar(draws, ddof=1)) + sum(part for part, _ in between)
     if variance == 0:
         return Interval(estimate=estimate, low=estimate, high=estimate), float(estimate == 0)
-    # What users add counts as known: there are thousands of them.
+    # What users add counts as known: of the fewest, KuaiRand-10's 242, it widens by half a percent.
     uncertain = sum(part**2 / freedom for part, freedom in between)
     freedom = variance**2 / uncertain if uncertain > 0 else np.inf
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * variance**0.5

@@ -18,10 +18,11 @@ HEAD = """# Systems side by side
 
 Made by `make report` from `results/`; do not edit. What the columns mean, what the settings were
 chosen by, and the command that gives any row again: [README.md](README.md). Simulated cases: exact
-expected feedback of the test lists, which no training, epoch or trial saw. Peers with their
-defaults; GReF's were developed on requests of these worlds and of KuaiRand's other days
-([decisions.md](decisions.md)). First, for each case, what is asked of the recipe; then every
-method's row.
+expected feedback of the test lists, which no training, epoch or trial saw. *trials* says among how
+many settings a row's were chosen, 1 that they are the defaults; GReF's defaults were developed on
+requests of these worlds and of KuaiRand's other days ([decisions.md](decisions.md)). *p, Holm* is
+corrected for the number of rivals, and decides what is bold and every verdict. First, for each
+case, what is asked of the recipe; then every method's row.
 
 """
 
@@ -41,7 +42,7 @@ def report(results: Path, out: Path) -> list[Path]:
         if not any(row.case == name for row in rows):
             continue
         now = {method: (case.identity(), code) for method, code in codes.items()}
-        lines = lines_of(store, rows, name, case.primary, list(systems()), GREF, now)
+        lines = lines_of(store, rows, name, case.primary, list(systems()), GREF, now, peers)
         if not lines:
             continue
         table += [(name, case.primary, line) for line in lines]

@@ -58,7 +58,7 @@ class Row(Strict, kw_only=True, frozen=True):
         latency_ms: processor time of one request, eager, one thread, median; latency_ratio: over
             GReF's untrained network in the same minute.
         metrics: of a final row, by name.
-        machine: torch, python, cores.
+        machine: versions of torch and python; model of the CPU, its cores, and the device.
     """
 
     case: str

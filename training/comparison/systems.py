@@ -42,8 +42,8 @@ class PeerSystem:
         everything = math.prod(map(len, self._peer.settings_type.SEARCH.values()))
         drawn = trials(self._peer.settings_type, everything + 1, seed=case.seed)
         fixed = {**case.peers, **self._changes}
-        changed = {stable_hash(one): one for one in (with_changes(one, fixed) for one in drawn)}
-        return list(changed.values())[:count]
+        changed: list[Strict] = [with_changes(one, fixed) for one in drawn]
+        return list({stable_hash(one): one for one in changed}.values())[:count]
 
     def fit(self, slates: Slates, settings: Strict, seed: int, folder: Path) -> Trained:
         spec = slates.train.spec

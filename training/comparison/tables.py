@@ -16,18 +16,20 @@ def markdown(case: Case, lines: Sequence[Line], reference: str) -> str:
     """The case's table, with a heading and what must be said of it."""
     beside = [name for name in BESIDE if any(name in line.beside for line in lines)]
     head = [
-        "method", f"{case.primary} (95 %)", f"minus {reference}", "p", "minus given order",
-        "the same, shuffled feedback", *beside, "seeds", "trials", "epoch", "saw pairs",
-        "train CPU s", "parameters", "ms a request", "x GReF",
+        "method", f"{case.primary} (95 %)", f"minus {reference}", "p", "p, Holm",
+        "minus given order", "the same, shuffled feedback", *beside,
+        "seeds", "trials", "epoch", "saw pairs", "train CPU s", "parameters",
+        "ms a request", "x GReF",
     ]  # fmt: skip
     rows = [
         [
             _name(line, reference),
             spread(line.value),
-            _difference(line, line.over_reference),
+            signed(line.over_reference, bold=line.differs),
             p_value(line.p),
-            _difference(line, line.over_given),
-            _difference(line, line.control) + " (3)" * bool(line.control_alarms),
+            p_value(line.p_holm),
+            _over_given(line.over_given, line.seeds),
+            _over_given(line.control, line.control_seeds) + " (3)" * bool(line.control_alarms),
             *(number(line.beside.get(name), ".4f") for name in beside),
             str(line.seeds),
             str(line.trials),
@@ -40,7 +42,8 @@ def markdown(case: Case, lines: Sequence[Line], reference: str) -> str:
         ]
         for line in lines
     ]  # fmt: skip
-    text = [f"## {case.name}", "", f"{case.title}.", "", *table(head, rows)]
+    of = f" {lines[0].lists:,} test lists of {lines[0].users:,} users." if lines[0].lists else ""
+    text = [f"## {case.name}", "", f"{case.title}.{of}", "", *table(head, rows)]
     for mark, said, of in (
         ("(1)", "An alarm ended at least one training", "alarms"),
         ("(3)", "An alarm ended the control", "control_alarms"),
@@ -58,17 +61,17 @@ def _name(line: Line, reference: str) -> str:
     return name + " (1)" * bool(line.alarms) + " (2)" * line.stale
 
 
-def _difference(line: Line, one: Interval | None) -> str:
+def _over_given(one: Interval | None, seeds: int) -> str:
     """Bold where the interval excludes 0 and is one over trainings, too."""
-    return signed(one, bold=one is not None and one.excludes_zero and not line.one_seed)
+    return signed(one, bold=one is not None and one.excludes_zero and seeds > 1)
 
 
 def as_csv(lines: Sequence[tuple[str, str, Line]]) -> str:
     """(case, primary metric, line) as CSV, a row each."""
     out = io.StringIO()
     names = ["value", "over_reference", "over_given", "control"]
-    plain = ["seeds", "trials", "epoch", "saw_pairs", "p", "cpu_seconds", "parameters",
-             "latency_ms", "latency_ratio"]  # fmt: skip
+    plain = ["seeds", "trials", "epoch", "saw_pairs", "p", "p_holm", "control_seeds",
+             "cpu_seconds", "parameters", "latency_ms", "latency_ratio"]  # fmt: skip
     writer = csv.writer(out, lineterminator="\n")
     thrice = [f"{name}{part}" for name in names for part in ("", "_low", "_high")]
     writer.writerow(["case", "metric", "method", *thrice, *plain, *BESIDE, "codes"])

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from contracts.multiplicity import holm
 from training.comparison.lines import Line
-from training.comparison.markdown import number, signed, table
-
-#: Of a difference that is called one.
-LEVEL = 0.05
+from training.comparison.markdown import p_value, signed, table
 
 
 def verdicts(
@@ -31,9 +27,6 @@ def verdicts(
         if own is None:
             continue
         rivals = [line for line in lines if line.method in peers and line.over_reference]
-        # Where no p is known nothing is shown.
-        known = [1.0 if line.p is None else line.p for line in rivals]
-        p = dict(zip((line.method for line in rivals), holm(known)))
         best = max(rivals, key=lambda line: line.value.estimate, default=None)
         rows.append([
             name,
@@ -42,23 +35,23 @@ def verdicts(
             _trials([own, *rivals]),
             "" if best is None else best.method,
             "" if best is None else signed(best.over_reference),
-            "" if best is None else number(p[best.method], ".3f"),
-            _verdict(own, rivals, p) + _missing(peers, rivals),
+            "" if best is None else p_value(best.p_holm),
+            _verdict(own, rivals) + _missing(peers, rivals),
             _latency(own, by_name.get("nar4rec")),
             _stages(by_name, reference),
         ])  # fmt: skip
     return "\n".join(table(head, rows)) + "\n"
 
 
-def _verdict(own: Line, rivals: Sequence[Line], p: dict[str, float]) -> str:
+def _verdict(own: Line, rivals: Sequence[Line]) -> str:
     """Below the given order; else ahead of which peers, behind which, and of which neither."""
+    if own.seeds == 1:
+        return "one training: nothing is known of others"
     if own.over_given and own.over_given.high < 0:
         return "**below the given order**"
     if not rivals:
         return "no peer yet"
-    if own.seeds == 1:
-        return "one training: nothing is known of others"
-    sure = [line for line in rivals if p[line.method] < LEVEL and not line.one_seed]
+    sure = [line for line in rivals if line.differs]
     behind = [line.method for line in sure if line.over_reference and line.over_reference.low > 0]
     unsure = [line.method for line in rivals if line not in sure]
     if not behind and not unsure:
