@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
 import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from contracts.locking import one_at_a_time
 from contracts.reading import read_json, write_json
 from contracts.torchserve import TorchServeSettings, archive_name
 from deploy.torchserve_process import (
@@ -88,7 +86,7 @@ class LocalTorchServe:
         """
         if self._release is None:
             raise StackError("no release to serve; name its folder")
-        with self._locked():
+        with one_at_a_time(self.home / "lock"):
             state = self._read_state()
             if state is not None and is_alive(state):
                 if state.release != self._release.name:
@@ -114,7 +112,7 @@ class LocalTorchServe:
 
     def down(self) -> bool:
         """Stop what ``up`` started; False if nothing ran."""
-        with self._locked():
+        with one_at_a_time(self.home / "lock"):
             state = self._read_state()
             if state is None:
                 return False
@@ -247,11 +245,3 @@ class LocalTorchServe:
         self._state_file.unlink(missing_ok=True)
         self.key_file.unlink(missing_ok=True)
         self._process = None
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One ``up`` or ``down`` at a time for each home."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +13,7 @@ import tritonclient.grpc as triton
 from prometheus_client import CollectorRegistry
 from tritonclient.utils import InferenceServerException
 
+from contracts.locking import one_at_a_time
 from contracts.releases import RELEASE_NAME
 from contracts.slates import Candidate, RerankRequest
 from deploy.served_repository import add_release, ensemble_of, models_of
@@ -76,7 +75,7 @@ class LocalTriton:
             TritonCrashedError: it ended before it was ready.
             StackError: it was not ready within ``start_s``, or could not be started.
         """
-        with self._locked():
+        with one_at_a_time(self.home.lock):
             state = read_state(self.home)
             if state is not None and is_alive(state):
                 self._wait_ready(state, start_s)
@@ -101,7 +100,7 @@ class LocalTriton:
 
     def down(self) -> bool:
         """Stop what ``up`` started; False if nothing ran."""
-        with self._locked():
+        with one_at_a_time(self.home.lock):
             state = read_state(self.home)
             if state is None:
                 return False
@@ -234,14 +233,6 @@ class LocalTriton:
 
     def _clear_links(self) -> None:
         shutil.rmtree(self.home.repository, ignore_errors=True)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One ``up`` or ``down`` at a time for each home."""
-        self.home.folder.mkdir(parents=True, exist_ok=True)
-        with self.home.lock.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def _crashed(state: StackState) -> TritonCrashedError:

@@ -6,7 +6,6 @@ project's environment: it is unpacked into a folder of its own and only its serv
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -15,6 +14,8 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from contracts.locking import one_at_a_time
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -70,9 +71,7 @@ def install_wheel(folder: Path = WHEEL_FOLDER, constraints: Path = CONSTRAINTS) 
     """
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a second installer waits, and finds it done
+    with one_at_a_time(folder.with_suffix(".lock")):
         if folder.is_dir():
             return folder
         requirement = f"{PACKAGE}=={pinned_version(constraints)}"

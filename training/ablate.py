@@ -16,7 +16,7 @@ from training.ablations.entries import ABLATIONS
 from training.ablations.report import write_pages
 from training.command import console, exit_codes, print_files, print_line
 from training.comparison.bound_systems import ExposedSystem
-from training.comparison.cases import CASES, Case
+from training.comparison.cases import Case, chosen_cases
 from training.comparison.jobs import Plan
 from training.comparison.running import Runner
 from training.comparison.store import Store
@@ -71,7 +71,7 @@ def main(
     ] = None,
     share: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Of the train lists, for all arms: quicker, less sure."),
+        typer.Option(help="Of the train lists, for all arms: quicker, less sure. Up to 1."),
     ] = 1.0,
     kuairand: Annotated[
         Optional[Path],
@@ -104,8 +104,11 @@ def main(
             raise ValueError(f"name one ablation, or --all; allowed: {', '.join(ABLATIONS)}")
         if name is not None and name not in ABLATIONS:
             raise ValueError(f"no ablation {name}; allowed: {', '.join(ABLATIONS)}")
+        if not 0 < share <= 1:
+            raise ValueError(f"--share {share}; allowed: above 0, up to 1")
         chosen = [ABLATIONS[name]] if name else list(ABLATIONS.values())
-        pairs = [one for each in chosen for one in pairs_of(each, case, arm, kuairand, share)]
+        pairs = [one for each in chosen
+                 for one in pairs_of(each, case, arm, kuairand, share, everything)]  # fmt: skip
         plan = ArmsPlan(
             cases=(),
             systems=(),
@@ -124,21 +127,27 @@ def pairs_of(
     arms: list[str] | None,
     kuairand: Path | None,
     share: float = 1.0,
+    one_of_all: bool = False,
 ) -> list[tuple[Case, System]]:
     """What an ablation trains; beside each dataset its exposure order, whose quality is stated.
 
+    Args:
+        one_of_all: every ablation was asked for: what this one cannot have is left out, and said.
+
     Raises:
-        ValueError: a case or an arm that the ablation does not have, or a share of what the
-            ablation takes shares of.
+        ValueError: a case that there is not, without its files, or without what the ablation
+            changes; an arm that the ablation does not have.
     """
     labels = [arm.label for arm in ablation.arms]
-    for option, given, known in (("--case", cases, CASES), ("--arm", arms, labels)):
-        if unknown := [one for one in given or () if one not in known]:
-            raise ValueError(f"{option} {unknown[0]}; allowed: {', '.join(known)}")
+    if unknown := [one for one in arms or () if one not in labels]:
+        raise ValueError(f"--arm {unknown[0]}; allowed: {', '.join(labels)}")
+    chosen, without = chosen_cases(cases, ablation.cases, kuairand)
+    if without:
+        print_line(f"{ablation.name}: left out, for they need --kuairand: {', '.join(without)}")
     found: list[tuple[Case, System]] = []
-    for name in cases or ablation.cases:
-        base = thinned(CASES[name], share)
-        if base.source == "kuairand" and kuairand is None and not cases:
+    for base in (thinned(case, share) for case in chosen):
+        if one_of_all and not ablation.fits(base):
+            print_line(f"{ablation.name}: left out on {base.name}, which not all its arms can have")
             continue
         for arm in ablation.arms:
             if not arms or arm.label in arms:

@@ -5,20 +5,20 @@ The package training/comparison holds the parts: cases, systems, jobs, measuring
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Optional, TypeVar
+from typing import Annotated, Optional
 
 import torch
 import typer
 
 from training.ablations.report import write_pages
 from training.command import exit_codes, print_files, print_line
-from training.comparison.cases import CASES, TABLES
+from training.comparison.cases import CASES, TABLES, chosen_cases
 from training.comparison.jobs import Plan
 from training.comparison.reporting import report as write_report
 from training.comparison.running import Runner
 from training.comparison.store import Store
+from training.comparison.system import System
 from training.comparison.systems import systems
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,8 +38,6 @@ python training/compare.py --report
 A run that was killed goes on with the same command. The same command in a second terminal shares
 the work: one process for each core.
 """
-
-Chosen = TypeVar("Chosen")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -97,12 +95,17 @@ def main(
     torch.set_num_threads(1)
     with exit_codes():
         here = out or results.parent
+        if report and (case or method or seed or kuairand or keep_stale):
+            raise ValueError("--report makes all of it again; leave it with --results and --out")
         if report:
             print_files([*write_report(results, here), *write_pages(results, here)])
             return
+        cases, without = chosen_cases(case, TABLES, kuairand)
+        if without:
+            print_line(f"left out, for they need --kuairand: {', '.join(without)}")
         plan = Plan(
-            cases=_chosen("--case", case or list(TABLES), CASES),
-            systems=_chosen("--method", method or list(systems()), systems()),
+            cases=cases,
+            systems=_systems(method or list(systems())),
             seeds=seed or [1, 2, 3],
             trials=trials,
             control_seeds=(control_seed or [1]) if controls else [],
@@ -111,10 +114,11 @@ def main(
         runner.run_or_refuse(lambda: print_files(write_report(results, here)))
 
 
-def _chosen(option: str, names: list[str], known: Mapping[str, Chosen]) -> list[Chosen]:
+def _systems(names: list[str]) -> list[System]:
     """The named ones, each once; ValueError for a name that is not known."""
+    known = systems()
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"{option} {unknown[0]}; allowed: {', '.join(known)}")
+        raise ValueError(f"--method {unknown[0]}; allowed: {', '.join(known)}")
     return [known[name] for name in dict.fromkeys(names)]
 
 

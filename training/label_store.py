@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from contracts.features import FeatureSpec
+from contracts.locking import one_at_a_time
 from training.checkpoint import load_tensors, save_atomically
 from training.pairs.search import Searched
 from training.pairs.two_evaluators import EVALUATORS_FILE, TwoEvaluators, load_two, save_two
@@ -44,31 +45,39 @@ class LabelStore:
     ) -> TwoEvaluators:
         """Both evaluators of this identity, fitted if they are not there."""
         file = self._file(identity, EVALUATORS_FILE)
-        found = load_two(file, spec, settings, device, identity)
-        if found is None:
-            with self._timed(file, write):
-                found = fit()
-                if write:
-                    save_two(file, found, identity)
-        else:
-            self._count(file)
-        return found
+        with self._alone(file, write):
+            found = load_two(file, spec, settings, device, identity)
+            if found is None:
+                with self._timed(file, write):
+                    found = fit()
+                    if write:
+                        save_two(file, found, identity)
+            else:
+                self._count(file)
+            return found
 
     def searched(self, identity: str, search: Callable[[], Searched], write: bool) -> Searched:
         """Their lists, searched for if they are not there."""
         file = self._file(identity, SEARCHED_FILE)
-        if file.exists() and (kept := load_tensors(file)).get("identity") == identity:
-            self._count(file)
-            return Searched(kept["lists"].numpy(), kept["scores"].numpy())
-        with self._timed(file, write):
-            found = search()
-            if write:
-                lists, scores = torch.from_numpy(found.lists), torch.from_numpy(found.scores)
-                save_atomically(file, {"identity": identity, "lists": lists, "scores": scores})
-        return found
+        with self._alone(file, write):
+            if file.exists() and (kept := load_tensors(file)).get("identity") == identity:
+                self._count(file)
+                return Searched(kept["lists"].numpy(), kept["scores"].numpy())
+            with self._timed(file, write):
+                found = search()
+                if write:
+                    lists, scores = torch.from_numpy(found.lists), torch.from_numpy(found.scores)
+                    save_atomically(file, {"identity": identity, "lists": lists, "scores": scores})
+            return found
 
     def _file(self, identity: str, name: str) -> Path:
         return (self.folder / identity[:16] if self.shared else self.folder) / name
+
+    def _alone(self, file: Path, write: bool) -> AbstractContextManager[None]:
+        """Of a shared folder one process makes the labels; a run's own is entered by all its
+        ranks together."""
+        shared = self.shared and write
+        return one_at_a_time(file.with_suffix(".lock")) if shared else nullcontext()
 
     @staticmethod
     def _timed(file: Path, write: bool) -> AbstractContextManager[None]:

@@ -199,6 +199,9 @@ def test_unknown_names_are_refused_with_what_there_is() -> None:
         (["beta", "--case", "moon"], "--case moon; allowed"),
         (["beta", "--arm", "x"], "--arm x; allowed"),
         ([], "name one ablation"),
+        (["beta", "--share", "0"], "--share 0.0; allowed: above 0"),
+        (["data", "--share", "0.5", "--case", "fatigue"], "a share already"),
+        (["heads", "--case", "kuairand-6"], "--case kuairand-6 needs --kuairand"),
     ):
         result = CliRunner().invoke(ablate.app, arguments, env={"COLUMNS": "1000"})
         assert result.exit_code == 2
@@ -258,3 +261,14 @@ def test_arms_of_other_slates_are_not_paired(tmp_path: Path) -> None:
         store.add(one, lists(0.4), case_lists())
     file, *_ = write_pages(store.folder, tmp_path)
     assert "No arm has the reference's test lists" in file.read_text()
+
+
+def test_of_all_ablations_those_are_left_out_that_a_case_cannot_have(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for each in ABLATIONS.values():
+        pairs = ablate.pairs_of(each, ["fatigue"], None, None, 0.5, one_of_all=True)
+        assert bool(pairs) == each.fits(thinned(CASES["fatigue"], 0.5))
+    assert "data: left out on fatigue+share=0.5" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="a share already"):
+        ablate.pairs_of(ABLATIONS["data"], ["fatigue"], None, None, 0.5)

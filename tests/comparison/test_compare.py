@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,11 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from training import compare
-from training.comparison.store import Store
+from training.comparison.cases import CASES, chosen_cases
+from training.comparison.jobs import Plan
+from training.comparison.running import Runner
+from training.comparison.store import Row, Store
+from training.comparison.systems import PeerSystem, systems
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("given", "oracle", "dnn", "prm", "gref")
@@ -98,7 +104,8 @@ def test_a_finished_run_trains_nothing_and_report_gives_the_same_files(
     assert run(folder).exit_code == 0
     assert (folder / "results" / "tiny.jsonl").read_bytes() == lines
     (folder / "comparison.md").unlink()
-    assert run(folder, "--report").exit_code == 0
+    places = ["--results", str(folder / "results")]
+    assert CliRunner().invoke(compare.app, ["--report", *places]).exit_code == 0
     assert (folder / "comparison.md").read_bytes() == table
     assert b"| **gref** " in table or b"| **gref** (1)" in table
 
@@ -147,5 +154,56 @@ def test_kuairand_needs_its_files(tmp_path: Path) -> None:
     words = ["--case", "kuairand-6", "--method", "given", "--seed", "1"]
     places = ["--work", str(tmp_path / "w"), "--results", str(tmp_path / "r")]
     result = CliRunner().invoke(compare.app, [*words, *places], env={"COLUMNS": "1000"})
-    assert result.exit_code == 3
-    assert "needs --kuairand" in result.output
+    assert not (tmp_path / "w").exists(), "refused before anything is made"
+    assert result.exit_code == 2
+    assert "--case kuairand-6 needs --kuairand" in result.output
+
+
+def test_cases_without_their_files_are_left_out_where_nobody_asked_for_them() -> None:
+    chosen, without = chosen_cases(None, ("tiny", "kuairand-6"), None)
+    assert [case.name for case in chosen] == ["tiny"]
+    assert without == ["kuairand-6"]
+    with pytest.raises(ValueError, match="no such folder"):
+        chosen_cases(None, ("tiny",), Path("/no/such/folder"))
+
+
+def test_report_makes_all_or_nothing(tmp_path: Path) -> None:
+    result = run(tmp_path, "--report")
+    assert result.exit_code == 2
+    assert "leave it with --results and --out" in result.output
+
+
+def runner_of(folder: Path, *methods: str) -> Runner:
+    systems_of = [systems()[name] for name in methods]
+    plan = Plan([CASES["tiny"]], systems_of, seeds=[1], trials=1, control_seeds=[])
+    return Runner(plan, Store(folder / "results"), folder / "work", say=lambda _: None)
+
+
+def test_a_full_disk_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours of training are not for results that nobody can write down."""
+    tried: list[Row] = []
+
+    def full(_: Store, row: Row, *arrays: object) -> None:
+        tried.append(row)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Store, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        runner_of(tmp_path, "given", "random").run()
+    assert len(tried) == 1, "the second was not begun"
+
+
+def test_results_that_would_be_refused_are_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = runner_of(tmp_path, "given")
+    assert runner.run()
+    (kept,) = (tmp_path / "results" / "lists").glob("tiny-*.npz")
+    with np.load(kept) as arrays:
+        others = {name: arrays[name] for name in arrays.files}
+    others["label"] = ~others["label"]
+    np.savez_compressed(kept, **others)
+    again = runner_of(tmp_path, "dnn")
+    monkeypatch.setattr(PeerSystem, "fit", lambda *_: pytest.fail("it was trained"))
+    assert not again.run()
+    assert "other test lists" in "".join(again.failed.values())

@@ -109,3 +109,15 @@ def test_dpo_uses_the_factorisation_asked_for(tmp_path: Path, factorisation: str
     }
     assert abs(expected["block"] - expected["head_1"]) > 1e-3
     assert float(scalars["logps/chosen"]) == pytest.approx(expected[factorisation], rel=1e-4)
+
+
+def test_slates_of_other_files_are_refused(tmp_path: Path) -> None:
+    """A folder of the same name may hold another release of the data."""
+    days = ("2022-04-26", "2022-05-01", "2022-05-03")
+    for name, seed in (("one", 0), ("other", 1)):
+        write(tmp_path / name, log_rows(days=days, seed=seed), sequence_rows())
+    case = msgspec.structs.replace(CASES["kuairand-6"], list_size=6)
+    folder = slates_of(case, tmp_path, tmp_path / "one")
+    assert slates_of(case, tmp_path, tmp_path / "one") == folder
+    with pytest.raises(ContractError, match="made of other files"):
+        slates_of(case, tmp_path, tmp_path / "other")

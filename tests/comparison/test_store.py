@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import resource
 from pathlib import Path
 
 import msgspec
@@ -129,3 +130,16 @@ def test_lists_that_are_gone_or_damaged_are_named(tmp_path: Path, content: bytes
         file.write_bytes(content)
     with pytest.raises(ContractError, match=r"cannot be read.*git checkout"):
         store.lists(one)
+
+
+def test_nothing_half_written_is_left_of_lists(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))  # as a disk with no more room
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store.add(row("gref", 1), lists(0.3), case_lists())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert store.rows() == {}

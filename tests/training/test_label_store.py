@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -204,3 +206,27 @@ def test_labels_whose_cost_is_not_known_are_taken_all_the_same(tmp_path: Path, a
     assert same(ask(store, "one", maker), made)
     assert maker.calls == 1
     assert store.saved_seconds == 0
+
+
+@kinds
+def test_of_two_that_want_the_same_one_makes_it(tmp_path: Path, ask: Ask) -> None:
+    """Evaluators cost minutes: who comes second waits, and takes them."""
+    maker, both = Maker(), threading.Barrier(2)
+    slow = Maker()
+
+    def made(kind: str) -> Any:
+        time.sleep(0.2)  # time enough for the other to come, were it let in
+        return getattr(maker, kind)()
+
+    slow.two = lambda: made("two")  # type: ignore[method-assign]
+    slow.searched = lambda: made("searched")  # type: ignore[method-assign]
+
+    def work(_: int) -> TwoEvaluators | Searched:
+        store = LabelStore(tmp_path, shared=True)
+        both.wait()
+        return ask(store, "a" * 64, slow)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(work, range(2))
+    assert maker.calls == 1
+    assert same(one, other)

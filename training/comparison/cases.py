@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from contracts.datasets import MANIFEST
-from contracts.reading import Strict, stable_hash
+from contracts.datasets import MANIFEST, read_dataset
+from contracts.locking import one_at_a_time
+from contracts.reading import ContractError, Strict, stable_hash
 from training.comparison.code_state import slates_state
 from training.comparison.thinning import Thinned
 from training.comparison.utilities import Utility, with_utility
@@ -134,8 +136,31 @@ CASES = {
         ),
     )
 }
+_NEEDS_FILES = "needs --kuairand, the folder of KuaiRand-Pure's files"
 #: Those of the published tables; the others are for trying.
 TABLES = tuple(name for name in CASES if name != "tiny")
+
+
+def chosen_cases(
+    asked: Sequence[str] | None, usual: Sequence[str], kuairand: Path | None
+) -> tuple[list[Case], list[str]]:
+    """The cases of a command, each once, and the names of those that its files are missing for.
+
+    Args:
+        asked: by name; None takes the usual ones, as far as there are files for them.
+
+    Raises:
+        ValueError: an unknown name, a KuaiRand case asked for without its files, or no such folder.
+    """
+    if kuairand is not None and not kuairand.is_dir():
+        raise ValueError(f"--kuairand {kuairand}: no such folder; it holds KuaiRand-Pure's files")
+    if unknown := [name for name in asked or () if name not in CASES]:
+        raise ValueError(f"--case {unknown[0]}; allowed: {', '.join(CASES)}")
+    chosen = [CASES[name] for name in dict.fromkeys(asked or usual)]
+    without = [case for case in chosen if case.source == "kuairand" and kuairand is None]
+    if asked and without:
+        raise ValueError(f"--case {without[0].name} {_NEEDS_FILES}")
+    return [case for case in chosen if case not in without], [case.name for case in without]
 
 
 def slates_of(case: Case, work: Path, kuairand: Path | None, shuffled: bool = False) -> Path:
@@ -143,18 +168,33 @@ def slates_of(case: Case, work: Path, kuairand: Path | None, shuffled: bool = Fa
 
     Raises:
         ValueError: a KuaiRand case without its files.
+        ContractError: the folder was made of other files.
     """
     name = f"{case.name}-{case.identity()[:8]}{'-shuffled' if shuffled else ''}"
     folder = work / "slates" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
+    with one_at_a_time(folder.parent / f".{name}.lock"):
         if not (folder / MANIFEST).exists():
             source = _source(case, kuairand)
             if case.share < 1:
                 source = Thinned(source, case.share)
             write_dataset(source, folder, shuffle=case.seed if shuffled else None)
+        elif case.source == "kuairand" and kuairand is not None:
+            _refuse_others(folder, kuairand)
     return folder
+
+
+def _refuse_others(folder: Path, kuairand: Path) -> None:
+    """ContractError where the slates of ``folder`` were made of other files than these."""
+    if read_dataset(folder)[0].fingerprint != _fingerprint(kuairand):
+        raise ContractError(
+            f"{folder}: made of other files than those in {kuairand}; remove the folder, or keep "
+            "what is of these files in another one (--work, --results)"
+        )
+
+
+@cache
+def _fingerprint(kuairand: Path) -> str:
+    return make_source(SourceName.kuairand, 0, {"input": kuairand}).fingerprint()
 
 
 def whole_of(case: Case) -> Case | None:
@@ -169,7 +209,7 @@ def _source(case: Case, kuairand: Path | None) -> Source:
         settings = SimulatorSettings(world=case.world, lists=case.lists, seed=case.seed)
         return with_utility(Simulator(settings), case.utility)
     if kuairand is None:
-        raise ValueError(f"case {case.name} needs --kuairand, the folder of KuaiRand-Pure's files")
+        raise ValueError(f"case {case.name} {_NEEDS_FILES}")
     given: dict[str, Any] = {"input": kuairand, "list_size": case.list_size}
     if case.shown:
         given["shown"] = case.shown

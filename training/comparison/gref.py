@@ -6,7 +6,6 @@ alarms.
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from contracts.datasets import Dataset, read_dataset
 from contracts.features import FeatureSpec
+from contracts.locking import one_at_a_time
 from contracts.reading import Strict, stable_hash
 from training.checkpoint import load_checkpoint
 from training.comparison.cases import Case
@@ -135,10 +135,8 @@ def _pretrained(
     """
     known = [settings.model, settings.pretrain, settings.seed]
     folder = kept / f"pretrained-{stable_hash(known)[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
     seconds = folder / "seconds"
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
+    with one_at_a_time(folder / ".lock"):
         saved = spent(seconds)
         with nullcontext() if saved else spending(seconds):
             history = pretrain(data, dataset, spec, settings, folder, here)

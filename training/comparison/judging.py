@@ -7,10 +7,13 @@ training logs. GReF's recipe learns from evaluators of the same kind, fitted apa
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from contracts.locking import one_at_a_time
 from contracts.reading import stable_hash
 from training.baselines.base import Fitted
 from training.checkpoint import load_tensors, save_atomically
@@ -56,6 +59,13 @@ def _judge(slates: Slates, case: Case) -> Evaluator:
     settings = EvaluatorSettings()
     identity = stable_hash([case.identity(), settings, _SEED, code_state(_CODE)])
     file = slates.folder.parent / f"{slates.folder.name}.judge.pt"
+    with one_at_a_time(file.with_suffix(".lock")):
+        return _kept_or_fitted(file, identity, slates, settings)
+
+
+def _kept_or_fitted(
+    file: Path, identity: str, slates: Slates, settings: EvaluatorSettings
+) -> Evaluator:
     if file.exists() and (kept := load_tensors(file))["identity"] == identity:
         evaluator = Evaluator(slates.train.spec, settings)
         evaluator.load_state_dict(kept["weights"])

@@ -32,11 +32,10 @@ SHOWN = (*KEPT, "auc", "map@10", "unshown_share")
 
 @dataclass(frozen=True)
 class Measurement:
-    """Metrics with intervals, and the arrays that the store keeps."""
+    """Metrics with intervals, and those of each list, which the store keeps."""
 
     metrics: dict[str, Measured]
     lists: Arrays
-    case: Arrays
     users: int
 
 
@@ -66,17 +65,18 @@ def measure_lists(order: Orders, slates: Slates, resamples: int = 1000) -> Measu
         if one.metric in SHOWN or one.metric.startswith("true ")
     }
     per_list = evaluate_orders(order, test.exposed, test.utility)
-    aligned = align(order, test.exposed, test.utility)
     kept: Arrays = {name: per_list[name].astype(np.float32) for name in KEPT}
     kept |= {name: values["it"].astype(np.float32) for name, values in extra.items()}
-    kept["place"] = aligned.rank.astype(np.int16)
+    kept["place"] = align(order, test.exposed, test.utility).rank.astype(np.int16)
+    return Measurement(metrics, kept, found.users)
+
+
+def case_lists(test: SlateArrays) -> Arrays:
+    """What the store keeps of the test lists themselves."""
     _, codes = np.unique(test.user.astype(str), return_inverse=True)
-    case = {
-        "users": codes.astype(np.int32),
-        "label": (aligned.feedback > 0) & aligned.exposed,
-        "shown": aligned.exposed,
-    }
-    return Measurement(metrics, kept, case, found.users)
+    shown = test.exposed >= 0
+    with_feedback = np.where(shown, test.utility, 0.0) > 0
+    return {"users": codes.astype(np.int32), "label": with_feedback, "shown": shown}
 
 
 def _measured(one: Result) -> Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import shutil
 import time
@@ -22,13 +23,15 @@ from training.comparison.code_state import code_state
 from training.comparison.gref import Gref, untrained
 from training.comparison.jobs import Job, Known, Plan, seconds_left
 from training.comparison.judging import held_out_score, lists_of
-from training.comparison.measuring import latency, machine, measure
+from training.comparison.measuring import case_lists, latency, machine, measure
 from training.comparison.store import Row, Store
 from training.comparison.system import Slates
 from training.data.arrays import SlateArrays, load_slates
 
 #: What one training may raise without ending the others.
 FAILURES = (ContractError, ValueError, FloatingPointError, RuntimeError, OSError)
+#: What a full disk says, one's own share of it, and the longest file that a process may write.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: How long to wait for other processes that hold all that is left.
 _WAIT_SECONDS = 5.0
 
@@ -92,6 +95,8 @@ class Runner:
             try:
                 self._do(job)
             except FAILURES as error:
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise  # whatever comes next would end like this
                 self.failed[job.key()] = f"{job}: {error}"
                 self.say(f"failed: {job}: {error}")
             return True
@@ -105,6 +110,9 @@ class Runner:
             slates_of(job.case, self.work, self.kuairand, shuffled),
             full and slates_of(full, self.work, self.kuairand),
         )
+        tests = case_lists(slates.test)
+        # Hours of training are not for results that the store would refuse.
+        self.store.has_case(job.case.name, job.case.identity(), tests)
         began = time.process_time()
         trained = job.system.fit(slates, job.settings, job.seed, folder)
         seconds = time.process_time() - began + trained.saved_seconds
@@ -141,7 +149,7 @@ class Runner:
                 users=found.users,
                 metrics=found.metrics,
             )
-            self.store.add(whole, found.lists, found.case)
+            self.store.add(whole, found.lists, tests)
         shutil.rmtree(folder, ignore_errors=True)
 
 

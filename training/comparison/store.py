@@ -142,8 +142,8 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         if lists is not None:
             self._save(row.key, lists)
-        if case is not None:
-            self._keep_case(case_key(row), case)
+        if case is not None and not self.has_case(row.case, row.data, case):
+            self._save(case_key(row.case, row.data), case)
         with self.file(row.case).open("ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
@@ -161,18 +161,24 @@ class Store:
 
     def case_lists(self, row: Row) -> Arrays:
         """The test lists of a row's case."""
-        return self._load(case_key(row))
+        return self._load(case_key(row.case, row.data))
 
-    def _keep_case(self, key: str, arrays: Arrays) -> None:
+    def has_case(self, case: str, data: str, arrays: Arrays) -> bool:
+        """Whether the test lists of a case are stored.
+
+        Raises:
+            ContractError: others than these are.
+        """
+        key = case_key(case, data)
         if not self._lists(key).exists():
-            self._save(key, arrays)
-            return
+            return False
         kept = self._load(key)
         if any(not np.array_equal(kept[name], value) for name, value in arrays.items()):
             raise ContractError(
                 f"{self._lists(key)}: stored results are of other test lists than these, so what "
                 "makes slates has changed; keep new results in another folder (--results)"
             )
+        return True
 
     def _lists(self, key: str) -> Path:
         return self.folder / "lists" / f"{key}.npz"
@@ -183,11 +189,14 @@ class Store:
         packed = io.BytesIO()
         np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with aside.open("wb") as file:
-            file.write(packed.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        try:
+            with aside.open("wb") as file:
+                file.write(packed.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     def _load(self, key: str) -> Arrays:
         path = self._lists(key)
@@ -201,6 +210,6 @@ class Store:
             ) from error
 
 
-def case_key(row: Row) -> str:
-    """Name of the file with the test lists of a row's case."""
-    return f"{row.case}-{row.data[:8]}"
+def case_key(case: str, data: str) -> str:
+    """Name of the file with the test lists of a case, of slates of this identity."""
+    return f"{case}-{data[:8]}"
