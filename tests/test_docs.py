@@ -26,6 +26,11 @@ def test_links_and_files_exist(document: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_left_to_be_filled_in(document: Path) -> None:
+    assert not re.findall(r"@@|\bTODO\b|\bTBD\b|\bFIXME\b", document.read_text(encoding="utf-8"))
+
+
 def test_paper_index_names_what_is_there() -> None:
     text = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
     named = re.findall(r"`([\w/]+\.py)` `(\w+)`((?:, `\w+`)*)", text)

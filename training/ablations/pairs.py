@@ -57,7 +57,7 @@ FEEDBACK = Ablation(
 
 ALPHA_GAMMA = Ablation(
     name="alpha-gamma",
-    question="How much should feedback (gamma) weigh against the shown position (alpha) in Eq. 7?",
+    question="How much should feedback (gamma) weigh against the position (alpha) in mirrored pairs?",
     cases=("fatigue", "kuairand-6"),
     arms=tuple(
         Arm(
