@@ -57,7 +57,7 @@ FEEDBACK = Ablation(
 
 ALPHA_GAMMA = Ablation(
     name="alpha-gamma",
-    question="How much should feedback (gamma) weigh against the position (alpha) in mirrored pairs?",
+    question="How much should feedback (gamma) weigh against position (alpha) in mirrored pairs?",
     cases=("fatigue", "kuairand-6"),
     arms=tuple(
         Arm(
