@@ -17,6 +17,7 @@ from training.pairs.mirrored import MirroredPairs
 from training.pairs.mixed import MixedPairs
 from training.pairs.policy import PolicyPairs
 from training.pairs.search import Searched, search_all
+from training.pairs.separable import separable
 from training.pairs.two_evaluators import TwoEvaluators, Weights, fit_two
 from training.settings import TrainingSettings
 
@@ -85,19 +86,18 @@ def make_labels(
             "policy stays as it was; give more slates, or better features"
         )
     list_size = min(train.spec.list_size, int(train.count.max()))
+    labeller = separable(two.labeller.evaluator, list_size, pairs.separable)
     searched: Searched | None = None
     distil = settings.post_train.distil > 0
     if (pairs.searched or distil) and not refusal:
         with console.status("searching the evaluators' lists"):
             searched = store.searched(
-                stable_hash([identity, list_size, pairs.beam]),
-                lambda: search_all(
-                    two.labeller.evaluator, train, list_size, here.device, pairs.beam
-                ),
+                stable_hash([identity, list_size, pairs.beam, pairs.separable]),
+                lambda: search_all(labeller, train, list_size, here.device, pairs.beam),
                 here.is_first,
             )
     source: PairSource = PolicyPairs(
-        two.labeller.evaluator,
+        labeller,
         list_size,
         pairs,
         searched.lists if searched is not None and pairs.searched else None,

@@ -207,6 +207,8 @@ class PairSettings(Strict, kw_only=True, frozen=True):
             the policy that post-training began with.
         mix: share of the slates whose pair is a mirrored one of the log instead (``policy``).
         beam: width of the evaluators' search for the list that they would build; 1 is greedy.
+        separable: how far the evaluators that label are taken from what they learned of an item
+            at its place to what it is worth at any (training/pairs/separable.py): 0 to 1, wholly.
         searched: whether the list that the evaluator would build is among them: the policy's own
             draws seldom hold the best of what the evaluator knows.
     """
@@ -224,6 +226,7 @@ class PairSettings(Strict, kw_only=True, frozen=True):
     temperature: float = 1.0
     searched: bool = True
     beam: int = 1
+    separable: float = 0.5
     evaluator: EvaluatorSettings = EvaluatorSettings()
 
     def __post_init__(self) -> None:
@@ -232,6 +235,7 @@ class PairSettings(Strict, kw_only=True, frozen=True):
         # A slate's draws have 64 seeds of their own; at temperature 0 all draws are one list.
         _check(1 <= self.draws < 64, f"draws is {self.draws}; allowed: 1 to 63")
         _above(self, 0, "temperature")
+        _check(0 <= self.separable <= 1, f"separable is {self.separable}; allowed: 0 to 1")
         _check(1 <= self.beam <= 16, f"beam is {self.beam}; allowed: 1 to 16")
 
 
