@@ -22,6 +22,8 @@ LABELS = Ablation(
             changes={"post_train.dpo_epochs": 0, "post_train.optim.epochs": 4},
         ),
         Arm(label="greedy search", changes={"post_train.pairs.beam": 1}),
+        Arm(label="items and places as fitted", changes={"post_train.pairs.separable": 0.0}),
+        Arm(label="items and places wholly apart", changes={"post_train.pairs.separable": 1.0}),
         Arm(label="one labeller", changes={"post_train.pairs.evaluator.labellers": 1}),
         Arm(
             label="labellers of every feedback kind",
