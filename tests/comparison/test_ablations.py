@@ -166,6 +166,29 @@ def test_a_page_has_the_untuned_arm_whatever_was_tuned_beside_it(tmp_path: Path)
     assert [one.trials for one in latest(rows)] == [4], "the comparison's table has the tuned one"
 
 
+def test_arms_of_the_recipe_before_are_shown_and_not_paired_with_those_of_now(
+    tmp_path: Path,
+) -> None:
+    """A page stays a page when the recipe has moved on, and compares nothing across the move."""
+    store = Store(tmp_path / "results")
+    recipe, other = ABLATIONS["cross-attention"].arms
+    metrics = {"true click": Measured(value=0.4, low=0, high=1, over_given=(0.4, 0, 1))}
+    before = [
+        msgspec.structs.replace(one, settings={**one.settings, "gone": 1}, code="0ld", trials=1)
+        for one in (stored_arm(arm, CASES["fatigue"], 1, metrics) for arm in (recipe, other))
+    ]
+    for one, worth in zip(before, (0.4, 0.1)):
+        store.add(one, lists(worth), case_lists())
+    file, *_ = write_pages(store.folder, tmp_path)
+    assert "they reach from -0.300" in file.read_text(), "of one recipe, so they pair"
+    assert file.read_text().count(" (2) |") == 2
+    store.add(stored_arm(recipe, CASES["fatigue"], 1, metrics), lists(0.5), case_lists())
+    write_pages(store.folder, tmp_path)
+    text = file.read_text()
+    assert "| without (2) | 2.1000 (" in text
+    assert "No arm is of the reference's code" in text
+
+
 def test_arms_that_are_one_training_make_no_page(tmp_path: Path) -> None:
     """KuaiRand's recipe searches greedily, and so does the arm 'greedy search'."""
     store = Store(tmp_path / "results")
@@ -260,7 +283,7 @@ def test_arms_of_other_slates_are_not_paired(tmp_path: Path) -> None:
         one = msgspec.structs.replace(stored_arm(arm, CASES["fatigue"], 1, metrics), data=data)
         store.add(one, lists(0.4), case_lists())
     file, *_ = write_pages(store.folder, tmp_path)
-    assert "No arm has the reference's test lists" in file.read_text()
+    assert "No arm is of the reference's code and test lists" in file.read_text()
 
 
 def test_of_all_ablations_those_are_left_out_that_a_case_cannot_have(

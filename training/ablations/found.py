@@ -21,7 +21,7 @@ class Found:
         over: minus what ``Ablation.opposite`` gave, paired over the same test lists, or None.
         p: of that, two-sided, corrected for the number of the case's arms (Holm); of trainings
             that nobody knows the spread of, 1.
-        stale: of an earlier state of the code or of the slates.
+        stale: of an earlier state of the code, of the slates, or of the recipe.
         opposite_seeds: how often that was trained.
     """
 

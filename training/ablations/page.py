@@ -17,7 +17,9 @@ def answer(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
     first = f"On {words(case)} the highest {metric} is that of {_highest(found)}."
     compared = [one for one in found if one.over is not None]
     if not compared:
-        return f"{first} No arm has the reference's test lists, so none is paired with it."
+        return (
+            f"{first} No arm is of the reference's code and test lists, so none is paired with it."
+        )
     versus = _versus(ablation, found)
     once = [one for one in compared if one.once]
     uncalled = f"trained once, so no difference to {versus} is called one"
@@ -116,7 +118,7 @@ def page(ablation: Ablation, case: Case, found: Sequence[Found]) -> str:
     ]
     text = [f"## {words(case)}", "", answer(ablation, case, found), "", *table(head, rows)]
     if any(one.stale for one in found):
-        text += ["", "(2) Of an earlier state of the code or of the slates."]
+        text += ["", "(2) Of an earlier state of the code, of the slates or of the recipe."]
     alarms = [(one.arm.label, row.alarm) for one in found for row in one.rows[:1] if row.alarm]
     text += [line for label, alarm in alarms for line in ("", f"Alarm of '{label}': {alarm}.")]
     return "\n".join(text) + "\n"

@@ -71,22 +71,20 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
     """The arms of a case that have results."""
     metric = ablation.metric or base.primary
     drawn: dict[str, tuple[list[Row], Drawn]] = {}
+    stale: dict[str, bool] = {}
     for arm in ablation.arms:
         case = arm.case(base)
         system = arm.system(case)
-        # Not what was tuned under the same name, nor what the recipe was before.
+        # Not what was tuned under the same name; what the recipe was before only where that is all.
         settings = stable_hash(plain(system.trials(case, 1)[0]))
-        own = latest(
-            [
-                row
-                for row in rows
-                if (row.case, row.method) == (case.name, system.name)
-                and stable_hash(row.settings) == settings
-            ],
-            now=(case.identity(), code_state(system.code)),
-        )
+        named = [row for row in rows if (row.case, row.method) == (case.name, system.name)]
+        now = case.identity(), code_state(system.code)
+        own = latest([row for row in named if stable_hash(row.settings) == settings], now=now)
+        own = own or latest([row for row in named if row.trials == 1], now=now)
         if own and metric in own[0].metrics:
             drawn[arm.label] = own, draw(store, own, metric)
+            ours = stable_hash(own[0].settings) == settings
+            stale[arm.label] = not ours or {(row.data, row.code) for row in own} != {now}
     found = []
     for arm in ablation.arms:
         if arm.label not in drawn:
@@ -99,15 +97,15 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
             over, p = draws.minus(other[1], alike=True)
         case = arm.case(base)
         shown = latest([row for row in rows if row.case == case.name and row.method == "exposed"])
-        now = {(case.identity(), code_state(arm.system(case).code))}
-        stale = {(row.data, row.code) for row in own} != now
         seeds = len(other[0]) if other else 0
-        found.append(Found(arm, own, draws, over, shown[0] if shown else None, stale, seeds, p))
+        exposed = shown[0] if shown else None
+        found.append(Found(arm, own, draws, over, exposed, stale[arm.label], seeds, p))
     return corrected(found)
 
 
 def _paired(store: Store, one: Row, other: Row) -> bool:
-    """Whether the test lists are the same: of one state of the slates, and of the same users."""
-    if one.case == other.case and one.data != other.data:
+    """Whether two arms differ in what they say they do: they are of one state of the code, and the
+    test lists are the same, of one state of the slates and of the same users."""
+    if one.code != other.code or (one.case == other.case and one.data != other.data):
         return False
     return np.array_equal(store.case_lists(one)["users"], store.case_lists(other)["users"])
