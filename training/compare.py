@@ -66,7 +66,8 @@ def main(
         bool, typer.Option(help="Whether to train on shuffled feedback at all.")
     ] = True,
     kuairand: Annotated[
-        Optional[Path], typer.Option(help="Folder of KuaiRand-Pure's files, for its cases.")
+        Optional[Path],
+        typer.Option(help="Folder of KuaiRand-Pure's files; without it those cases are left out."),
     ] = None,
     minutes: Annotated[
         float, typer.Option(min=0, help="Begin no training after so many; 0: no limit.")
