@@ -63,6 +63,9 @@ class Stage:
         refusal: why the stage must not train at all, or ""; it then gives its input back, with
             this as the alarm.
         first_choice: the first epoch that may be chosen as the best.
+        slack: a held-out score, or "". An epoch that is above epoch 0, and below the best by this
+            much or less, is chosen for being later (the one-standard-error rule of Breiman et al.,
+            1984, with the schedule's end as what is preferred).
     """
 
     name: str
@@ -77,6 +80,7 @@ class Stage:
     enough: Callable[[dict[str, float]], str] = lambda _: ""
     refusal: str = ""
     first_choice: int = 0
+    slack: str = ""
 
 
 def run_stage(stage: Stage, slates: SlateArrays, folder: Path, here: Processes) -> History:
@@ -212,7 +216,7 @@ def _record(
     held_out: dict[str, float],
     writer: SummaryWriter | None,
 ) -> bool:
-    """Append an epoch; whether it is the best so far."""
+    """Append an epoch; whether it is the one to keep so far."""
     row = {"epoch": float(epoch), **scalars, **{f"held_out/{k}": v for k, v in held_out.items()}}
     history.epochs.append(row)
     if writer is not None:
@@ -228,13 +232,22 @@ def _record(
             return False
     if epoch < min(stage.first_choice, stage.epochs):
         return False
-    if held_out[stage.selection] > history.best_score:
+    if held_out[stage.selection] > history.best_score or _as_good(stage, history, held_out):
         history.best_score, history.best_epoch = held_out[stage.selection], epoch
         return True
     patience = stage.optim.patience
     if patience and epoch - max(history.best_epoch, stage.first_choice) >= patience:
         history.stopped = f"no better {stage.selection} for {patience} epochs"
     return False
+
+
+def _as_good(stage: Stage, history: History, held_out: dict[str, float]) -> bool:
+    """Whether the last epoch is not told from the best one by the stage's slack."""
+    if not stage.slack or history.best_epoch <= 0:
+        return False
+    name, first = f"held_out/{stage.selection}", max(stage.first_choice, 1)
+    began, *scores = (row[name] for row in (history.epochs[0], *history.epochs[first:]))
+    return began < scores[-1] and scores[-1] >= max(scores) - held_out[stage.slack]
 
 
 def _line(stage: Stage, epoch: int, row: dict[str, float]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import msgspec
 import typer
@@ -90,11 +90,14 @@ def post_train(
     out: Path,
     here: Processes,
     labels_in: LabelStore | None = None,
+    epoch: Literal["best", "latest"] = "best",
 ) -> History:
     """The stage as a function; leaves ``out``/post_train/best.pt.
 
     Args:
         labels_in: where evaluators and their lists are kept; ``out``/post_train if left.
+        epoch: which one is chosen: the judge's ``best``, or the ``latest`` that the judge cannot
+            tell from it. Where held-out logs choose, the best.
     """
     folder = out / "post_train"
     begun = load_checkpoint(start)
@@ -134,17 +137,22 @@ def post_train(
             labels.two.judge.evaluator,
             true_gain(dataset, valid),
         )
+    # Where every candidate was shown, the log itself ranks lists; elsewhere the judge can.
+    selection = "ndcg" if all_shown else "value" if judge else "ndcg_shown"
     stage = Stage(
         name="post_train",
         objective=objective,
         optim=post.optim,
         validate=Validation(model, valid, here.device, judge, further),
-        # Where every candidate was shown, the log itself ranks lists; elsewhere the judge can.
-        selection="ndcg" if all_shown else "value" if judge else "ndcg_shown",
+        selection=selection,
+        slack="value_se" if epoch == "latest" and selection == "value" else "",
         epochs=post.optim.epochs,
         seed=settings.seed,
         identity=stable_hash(
-            [data_identity(dataset), post, settings.seed, reference_sha256, list_size, known]
+            [
+                *(data_identity(dataset), post, settings.seed, reference_sha256),
+                *(list_size, known, epoch),
+            ]
         ),
         refusal=labels.refusal,
         enough=lambda scores: extrapolation(post.max_kl, post.max_optimism, scores),

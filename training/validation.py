@@ -26,8 +26,9 @@ class Validation:
     list), ``mass_unshown`` (probability of candidates that were not shown), ``agreement/head_i``
     (share of the items of head i that head 1 would have chosen there too), ``duplicates`` (share
     of lists with an item twice), ``moved`` (share of positions that differ from the given order),
-    and with a judge ``value`` (expected utility of the list) and ``value_gain`` (over the given
-    order). ``further`` scores of the decoded lists are added.
+    and with a judge ``value`` (expected utility of the list), ``value_gain`` (over the given
+    order) and ``value_se`` (the gain's standard error over lists). ``further`` scores of the
+    decoded lists are added.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Validation:
         if self.given_value is not None:
             value = self._value(orders)
             scores["value"] = float(value.mean())
-            scores["value_gain"] = float((value - self.given_value).mean())
+            gain = value - self.given_value
+            scores["value_gain"] = float(gain.mean())
+            scores["value_se"] = float(gain.std() / max(len(gain) - 1, 1) ** 0.5)
         if self.further is not None:
             scores |= self.further(np.where(broken[:, None], -1, orders))
         self.model.train(was_training)

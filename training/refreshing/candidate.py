@@ -42,7 +42,9 @@ def train_candidate(
         pretrain=champion.checkpoint.settings.pretrain,
         post_train=post,
     )
-    history = post_train(slates, dataset, spec, typed, champion.file, out, here)
+    history = post_train(
+        slates, dataset, spec, typed, champion.file, out, here, epoch=settings.epoch
+    )
     # As written: strict JSON, in which null stands for what is not finite.
     plain = json.loads((out / "post_train" / "history.json").read_text())
     held_out = [name for name in ("held_out/value", "held_out/ndcg") if name in plain["epochs"][0]]

@@ -34,7 +34,7 @@ def training_gates(training: Training, settings: GateSettings) -> tuple[Gate, ..
                 passed=better,
                 value=float(training.best_epoch),
                 limit=1.0,
-                detail=f"epoch {training.best_epoch} has the best held-out {training.selection}"
+                detail=f"epoch {training.best_epoch} is chosen by the held-out {training.selection}"
                 if better
                 else f"no epoch has a better held-out {training.selection} than the champion",
             )

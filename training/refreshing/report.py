@@ -106,7 +106,7 @@ def _training(training: Training) -> Iterator[str]:
     yield "## Training"
     yield ""
     yield (
-        f"Epoch {training.best_epoch} of {len(training.epochs) - 1} has the best held-out "
+        f"Epoch {training.best_epoch} of {len(training.epochs) - 1} is chosen by the held-out "
         f"{training.selection} ({training.best_score:.4f}); epoch 0 is the champion."
     )
     if training.examination is not None:

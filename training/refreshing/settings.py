@@ -140,6 +140,8 @@ class RefreshSettings(Strict, kw_only=True, frozen=True):
     Attributes:
         examination: position-bias correction of exposure and mirrored pairs. ``off``; ``given``
             takes ``post_train.pairs.examination`` as eta; ``estimated`` measures eta in the log.
+        epoch: which one becomes the candidate: the judge's ``best``, or the ``latest`` that the
+            judge cannot tell from it, by a standard error.
         off_policy: how off-policy estimates are made, and when they are not usable.
         mode: how the engines decode: omtp, one_at_a_time or verified.
         parity_requests: requests of the parity gate.
@@ -149,6 +151,7 @@ class RefreshSettings(Strict, kw_only=True, frozen=True):
     split: SplitSettings = SplitSettings()
     data: DataGateSettings = DataGateSettings()
     examination: Literal["off", "given", "estimated"] = "off"
+    epoch: Literal["best", "latest"] = "latest"
     post_train: PostTrainSettings = PostTrainSettings()
     gates: GateSettings = GateSettings()
     off_policy: OffPolicySettings = OffPolicySettings()
