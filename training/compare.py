@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 import torch
 import typer
 
+from contracts.reading import ContractError
 from training.ablations.report import write_pages
 from training.command import exit_codes, print_files, print_line
 from training.comparison.cases import CASES, TABLES, chosen_cases
@@ -96,9 +97,14 @@ def main(
     torch.set_num_threads(1)
     with exit_codes():
         here = out or results.parent
-        if report and (case or method or seed or kuairand or keep_stale):
+        if report and (case or method or seed or kuairand or keep_stale or minutes):
             raise ValueError("--report makes all of it again; leave it with --results and --out")
         if report:
+            if not Store(results).rows():
+                raise ContractError(
+                    f"{results}: no results are stored there; give --results the folder of "
+                    "CASE.jsonl files, or train: python training/compare.py --case fatigue"
+                )
             print_files([*write_report(results, here), *write_pages(results, here)])
             return
         cases, without = chosen_cases(case, TABLES, kuairand)

@@ -48,6 +48,22 @@ def test_without_contrast_it_is_the_matching_of_positions() -> None:
     assert torch.equal(found, matched.long())
 
 
+@given(requests=st.integers(1, 4), draws=st.integers(1, 4), alpha=st.floats(0.0, 0.9), seed=SEEDS)
+def test_lists_decoded_together_are_those_decoded_alone(
+    requests: int, draws: int, alpha: float, seed: int
+) -> None:
+    """All draws of all requests are one batch, as the peer decodes them."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(requests * draws, 4, 6, generator=generator)
+    z = torch.randn(requests, 6, 3, generator=generator)
+    logits[0, :, 5:] = -1e9
+    together = contrastive_decode(logits, z.repeat_interleave(draws, 0), alpha)
+    for number, found in enumerate(together):
+        request = number // draws
+        alone = contrastive_decode(logits[number : number + 1], z[request : request + 1], alpha)
+        assert torch.equal(alone[0], found)
+
+
 def test_contrast_pushes_like_items_apart() -> None:
     logits = torch.tensor([[[2.0, 1.9, 1.0]] * 2])
     z = torch.tensor([[[1.0, 0.0], [1.0, 0.01], [0.0, 1.0]]])

@@ -13,7 +13,7 @@ from tests.comparison.stored import case_lists, lists, row
 from training import ablate
 from training.ablations.ablation import Ablation, Arm, thinned
 from training.ablations.entries import ABLATIONS
-from training.ablations.report import write_pages
+from training.ablations.report import found_of, write_pages
 from training.comparison.cases import CASES, Case
 from training.comparison.code_state import code_state
 from training.comparison.finals import latest
@@ -200,6 +200,23 @@ def test_arms_that_are_one_training_make_no_page(tmp_path: Path) -> None:
     )
     store.add(recipe, lists(0.7), case_lists())
     assert write_pages(store.folder, tmp_path, {case.name: case}) == []
+
+
+def test_an_arm_that_is_the_recipe_of_its_case_is_compared_with_nothing(tmp_path: Path) -> None:
+    """Beside others on its page, it would be a difference of .0000 to itself."""
+    store = Store(tmp_path / "results")
+    metrics = {"true click": Measured(value=0.7, low=0.6, high=0.8, over_given=(0.1, 0, 0.2))}
+    case = msgspec.structs.replace(CASES["kuairand-6"], primary="true click")
+    recipe = stored_arm(Arm(label=""), case, 1, metrics)
+    arms = ABLATIONS["labels"].arms
+    other = next(arm for arm in arms if arm.system(case).name != recipe.method)
+    store.add(recipe, lists(0.7), case_lists())
+    store.add(stored_arm(other, case, 1, metrics), lists(0.6), case_lists())
+    found = found_of(store, list(store.rows().values()), ABLATIONS["labels"], case)
+    alike = [one for one in found if one.rows[0].method == recipe.method]
+    assert len(alike) > 1
+    assert all(one.over is None for one in alike)
+    assert [one.over is None for one in found if one not in alike] == [False]
 
 
 def test_shares_of_a_case_have_parts_of_their_own(tmp_path: Path) -> None:

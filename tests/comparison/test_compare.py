@@ -173,6 +173,27 @@ def test_report_makes_all_or_nothing(tmp_path: Path) -> None:
     assert "leave it with --results and --out" in result.output
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--minutes", "5"], "leave it with --results and --out"),
+        ([], "no results are stored there"),
+    ],
+)
+def test_a_report_of_nothing_writes_over_nothing(
+    tmp_path: Path, more: list[str], said: str
+) -> None:
+    """A mistyped folder must not replace the tables by empty ones."""
+    page = tmp_path / "comparison.md"
+    page.write_text("figures")
+    places = ["--results", str(tmp_path / "resluts"), "--out", str(tmp_path)]
+    result = CliRunner().invoke(compare.app, ["--report", *places, *more], env={"COLUMNS": "1000"})
+    assert result.exit_code == 2
+    assert said in result.output
+    assert page.read_text() == "figures"
+    assert sorted(tmp_path.iterdir()) == [page]
+
+
 def runner_of(folder: Path, *methods: str) -> Runner:
     systems_of = [systems()[name] for name in methods]
     plan = Plan([CASES["tiny"]], systems_of, seeds=[1], trials=1, control_seeds=[])

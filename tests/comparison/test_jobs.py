@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ def done(job: Job, held_out: float = 0.0, code: str | None = None) -> Row:
         trials=job.trials,
         settings=job.plain,
         data=job.case.identity(),
-        code=code or code_state(job.system.code),
+        code=code or job.code,
         held_out=held_out if job.role == "trial" else None,
         cpu_seconds=2.0,
     )
@@ -87,6 +88,17 @@ def test_rows_of_an_earlier_state_of_the_code_count_only_when_asked() -> None:
     rows = [done(job, code="0ld") for job in one.ready(known_of([]))]
     assert len(one.ready(known_of(rows))) == one.size()
     assert one.ready(known_of(rows, stale=True)) == []
+
+
+def test_a_trials_score_is_of_what_judged_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores of two judges are not to be compared; a final run asks none."""
+    jobs = plan(trials=2).ready(known_of([])) + plan(trials=1).ready(known_of([]))
+    before = [job.key() for job in jobs]
+    monkeypatch.setattr("training.comparison.jobs.JUDGE_CODE", ("training.pairs.beam",))
+    assert {job.role for job in jobs} == {"trial", "final"}
+    for job, key in zip(jobs, before):
+        assert (job.key() != key) == (job.role == "trial"), str(job)
+        assert done(job).system_code == code_state(job.system.code)
 
 
 def test_trials_without_a_score_lose() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from contracts.reading import ContractError
 from tests.comparison.stored import WORTH, case_lists, fill, lists, row
 from training.comparison.pairing import Drawn, draw
 from training.comparison.store import Store
@@ -18,6 +19,12 @@ def test_estimates_are_means_over_seeds(tmp_path: Path) -> None:
     drawn = draw(store, [row("prm", 1), row("prm", 2)], "true click")
     level = lists(0.0)["true click"].mean()
     assert drawn.estimate == pytest.approx(level + np.mean(WORTH["prm"]), abs=1e-6)
+
+
+def test_a_row_whose_lists_are_without_the_metric_is_named(tmp_path: Path) -> None:
+    store = fill(tmp_path)
+    with pytest.raises(ContractError, match="tiny prm, seed 1, are without 'ndcg@10'"):
+        draw(store, [row("prm", 1)], "ndcg@10")
 
 
 def test_pairing_takes_the_users_out_and_leaves_the_seeds_in(tmp_path: Path) -> None:

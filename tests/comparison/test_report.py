@@ -118,7 +118,7 @@ def tried_of(*held_out: float, trials: int = 3, shown: int = 0, stated: int = 1)
     rates = [{"rate": float(number)} for number in range(max(3, len(held_out)))]
     rows = [
         row("prm", 0, role="trial", trial=number, trials=trials, settings=rates[number],
-            held_out=score, metrics={})
+            held_out=score, metrics={}, code="c0de+0f-its-judge")
         for number, score in enumerate(held_out)
     ]  # fmt: skip
     final = row("prm", 1, settings=rates[shown], trials=stated)
@@ -181,7 +181,7 @@ def verdict_of(prm: Line, given: float = 0.1, seeds: int = 3, peers: Iterable[st
     ("prm", "given", "said"),
     [
         ((-0.3, -0.1), 0.1, "ahead of every peer"),
-        ((-0.3, 0.1), 0.1, "no difference shown to prm; ahead of the others"),
+        ((-0.3, 0.1), 0.1, "no difference shown to prm (-0.100); ahead of the others"),
         ((0.1, 0.2), 0.1, "**behind prm**; ahead of the others"),
         ((-0.3, -0.1), -0.1, "**below the given order**"),
     ],

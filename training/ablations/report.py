@@ -93,7 +93,9 @@ def found_of(store: Store, rows: Sequence[Row], ablation: Ablation, base: Case) 
         opposite = ablation.opposite(arm)
         other = drawn.get(opposite.label) if opposite else None
         over, p = None, 1.0
-        if other and _paired(store, own[0], other[0][0]):
+        # Arms that the case's own settings make one and the same training are no comparison.
+        same = other is not None and [row.key for row in own] == [row.key for row in other[0]]
+        if other and not same and _paired(store, own[0], other[0][0]):
             over, p = draws.minus(other[1], alike=True)
         case = arm.case(base)
         shown = latest([row for row in rows if row.case == case.name and row.method == "exposed"])

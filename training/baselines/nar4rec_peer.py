@@ -14,6 +14,7 @@ Axes: B requests, G draws, N list positions, M candidates, D width.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -141,16 +142,21 @@ class Nar4RecPeer:
             good = list_gain(batch.exposed, batch.utility) >= bar
             return likelihood_loss(logits, batch, good, settings.unlikelihood)
 
+        @cache
+        def noise(draws: int, places: int, candidates: int) -> Tensor:
+            """Of the greedy list, none, and of every draw its own [1 + G, N, M]."""
+            seeds = torch.arange(places) + 64 * torch.arange(1, draws + 1).unsqueeze(1)
+            keys = random_keys(seeds.flatten(), candidates).view(draws, places, candidates)
+            return settings.temperature * torch.cat([torch.zeros(1, *keys.shape[1:]), keys])
+
         def generate(batch: Batch, draws: int) -> Tensor:
-            """The greedy list and ``draws`` more [B, G, n]."""
+            """The greedy list and ``draws`` more [B, 1 + G, n]."""
             logits, blocked, z = network.match(*inputs(batch))
-            logits = logits + blocked.unsqueeze(1)
-            lists = [contrastive_decode(logits, z, settings.contrast)]
-            for draw in range(draws):
-                seeds = torch.arange(logits.size(1), device=z.device) + 64 * (draw + 1)
-                noise = settings.temperature * random_keys(seeds, logits.size(2))
-                lists.append(contrastive_decode(logits + noise, z, settings.contrast))
-            return torch.stack(lists, dim=1)
+            logits = (logits + blocked.unsqueeze(1)).unsqueeze(1)
+            logits = logits + noise(draws, *logits.shape[2:]).to(z.device)
+            each = z.unsqueeze(1).expand(-1, draws + 1, -1, -1)
+            lists = contrastive_decode(logits.flatten(0, 1), each.flatten(0, 1), settings.contrast)
+            return lists.view(batch.size, draws + 1, -1)
 
         epochs = fit_network(
             network,

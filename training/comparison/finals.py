@@ -39,7 +39,7 @@ def tried(rows: Sequence[Row], finals: Sequence[Row]) -> int:
     the best.
     """
     first = finals[0]
-    alike = [row for row in rows if (row.data, row.code) == (first.data, first.code)]
+    alike = [row for row in rows if (row.data, row.system_code) == (first.data, first.code)]
     known = [row for row in alike if row.role == "trial" and row.held_out is not None]
     stated = max(row.trials for row in finals)
     if not known or len({row.trial for row in known}) < max(row.trials for row in known):

@@ -16,6 +16,7 @@ import msgspec
 from contracts.reading import Strict
 from training.comparison.cases import Case
 from training.comparison.code_state import code_state
+from training.comparison.judging import JUDGE_CODE
 from training.comparison.store import Row, key_of
 from training.comparison.system import System
 
@@ -46,9 +47,15 @@ class Job:
     def plain(self) -> dict[str, Any]:
         return plain(self.settings)
 
+    @property
+    def code(self) -> str:
+        """State of what the row depends on; a trial's score also on what judges it."""
+        own = code_state(self.system.code)
+        return f"{own}+{code_state(JUDGE_CODE)}" if self.role == "trial" else own
+
     def key(self, code: str | None = None) -> str:
         """Of the row that it will give; ``code`` "" is that of any state of the code."""
-        found = code_state(self.system.code) if code is None else code
+        found = self.code if code is None else code
         return key_of(
             self.case.name,
             self.system.name,

@@ -30,7 +30,7 @@ Orders = npt.NDArray[np.int64]
 
 #: The judge's own seed: none of those that systems are trained with.
 _SEED = 7919
-_CODE = ("training.pairs.fit_evaluator",)
+JUDGE_CODE = ("training.pairs.fit_evaluator",)
 
 
 def lists_of(fitted: Fitted, slates: SlateArrays, batch_size: int = 512) -> Orders:
@@ -57,7 +57,7 @@ def held_out_score(orders: Orders, slates: Slates, case: Case) -> float:
 def _judge(slates: Slates, case: Case) -> Evaluator:
     """The case's evaluator; fitted once and kept beside its slates."""
     settings = EvaluatorSettings()
-    identity = stable_hash([case.identity(), settings, _SEED, code_state(_CODE)])
+    identity = stable_hash([case.identity(), settings, _SEED, code_state(JUDGE_CODE)])
     file = slates.folder.parent / f"{slates.folder.name}.judge.pt"
     with one_at_a_time(file.with_suffix(".lock")):
         return _kept_or_fitted(file, identity, slates, settings)

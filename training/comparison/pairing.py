@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from contracts.reading import ContractError
 from training.comparison.store import Row, Store
 from training.evaluation.bootstrap import Interval, bootstrap_auc, bootstrap_means
 
@@ -82,7 +83,7 @@ def draw(store: Store, rows: Sequence[Row], metric: str, resamples: int = RESAMP
 
     Raises:
         ValueError: no row, or rows of more than one case or method.
-        KeyError: no such metric in these rows.
+        ContractError: no such metric in the stored lists.
     """
     if len({(row.case, row.method, row.data) for row in rows}) != 1:
         raise ValueError("rows must be of one case and one method")
@@ -96,6 +97,11 @@ def _one_seed(store: Store, row: Row, metric: str, resamples: int) -> tuple[floa
     if metric == "auc":
         score = -lists["place"].astype(np.float64)
         return bootstrap_auc(score, case["label"], case["shown"], case["users"], resamples)
+    if metric not in lists:
+        raise ContractError(
+            f"{store.folder}: the stored lists of {row.case} {row.method}, seed {row.seed}, are "
+            f"without {metric!r}; remove its line, and training/compare.py makes it again"
+        )
     values = lists[metric].astype(np.float64)[:, None]
     weights = case["shown"].sum(axis=1).astype(np.float64)[:, None] if metric == "gauc" else None
     means, draws = bootstrap_means(values, case["users"], weights, resamples)

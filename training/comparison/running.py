@@ -19,7 +19,6 @@ from contracts.datasets import read_dataset
 from contracts.reading import ContractError
 from training.command import Refused
 from training.comparison.cases import slates_of, whole_of
-from training.comparison.code_state import code_state
 from training.comparison.gref import Gref, untrained
 from training.comparison.jobs import Job, Known, Plan, seconds_left
 from training.comparison.judging import held_out_score, lists_of
@@ -126,7 +125,7 @@ class Runner:
             trials=job.trials,
             settings=job.plain,
             data=job.case.identity(),
-            code=code_state(job.system.code),
+            code=job.code,
             epoch=trained.fitted.epochs,
             alarm=trained.alarm,
             scalars=trained.scalars,

@@ -50,7 +50,8 @@ class Row(Strict, kw_only=True, frozen=True):
         trial: which of the method's trials these settings are (0: its defaults).
         trials: among how many they were chosen.
         settings: all of the method's settings.
-        data: identity of the case's slates. code: hash of the code that the result depends on.
+        data: identity of the case's slates. code: hash of the code that the result depends on; of
+            a trial ``SYSTEM+JUDGE``.
         held_out: score on held-out logs by which trials are chosen; None where there is none.
         epoch: the chosen one. alarm: why training stopped, or "".
         scalars: what GReF's last epoch logged: losses, log-probabilities, held-out scores.
@@ -83,6 +84,11 @@ class Row(Strict, kw_only=True, frozen=True):
     users: int = 0
     metrics: dict[str, Measured] = msgspec.field(default_factory=dict)
     machine: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def system_code(self) -> str:
+        """State of the method's own code, without its judge's."""
+        return self.code.partition("+")[0]
 
     @property
     def key(self) -> str:

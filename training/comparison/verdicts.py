@@ -53,17 +53,23 @@ def _verdict(own: Line, rivals: Sequence[Line]) -> str:
         return "no peer yet"
     sure = [line for line in rivals if line.differs]
     behind = [line.method for line in sure if line.over_reference and line.over_reference.low > 0]
-    unsure = [line.method for line in rivals if line not in sure]
+    unsure = [line for line in rivals if line not in sure]
     if not behind and not unsure:
         return "ahead of every peer"
     parts = [f"**behind {', '.join(behind)}**"] if behind else []
     if len(unsure) == len(rivals):
         parts.append("no difference shown to any peer")
     elif unsure:
-        parts.append(f"no difference shown to {', '.join(unsure)}")
+        parts.append(f"no difference shown to {', '.join(map(_with_difference, unsure))}")
     if len(behind) + len(unsure) < len(rivals):
         parts.append("ahead of the others")
     return "; ".join(parts)
+
+
+def _with_difference(line: Line) -> str:
+    """A peer with its difference: not shown is not small, where few trainings differ much."""
+    over = line.over_reference
+    return line.method if over is None else f"{line.method} ({over.estimate:+.3f})"
 
 
 def _trials(lines: Sequence[Line]) -> str:
