@@ -70,7 +70,7 @@ def _world(name: str, title: str, preset: str, **changes: Any) -> Case:
         title=f"Simulated: {title}",
         primary=TRUE_CLICKS,
         world=PRESETS[preset],
-        seed=12,  # requests that no decision has looked at
+        seed=12,  # requests on which nothing was chosen (docs/evaluation/README.md)
         **changes,
     )
 
